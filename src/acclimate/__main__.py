@@ -1,0 +1,7 @@
+"""``python -m acclimate`` is the command ``acclimate``."""
+
+import sys
+
+from acclimate.cli import main
+
+sys.exit(main())

@@ -1,0 +1,268 @@
+"""The command line. Parsing needs the standard library alone; a command imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from acclimate import __version__
+from acclimate.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from acclimate.check import Findings
+    from acclimate.recipe import Recipe
+
+LAYOUTS = ("folder", "gta5", "synthia", "cityscapes", "camvid")
+_ROLES = {
+    "source": "labelled images to learn from",
+    "target": "unlabelled images to adapt to; labels of theirs are never opened",
+    "val": "labelled target images, to measure with and for nothing else",
+    "ceiling": "labelled target images for the reference model that target labels would give",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0, 2 for wrong input, 130 when interrupted."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    command = COMMANDS[_top_parser().parse_args(words[:1] or ["--help"]).command]
+    args = command.parser().parse_intermixed_args(words[1:])
+    try:
+        command.run(args)
+    except UserError as error:
+        print(f"acclimate: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\nacclimate: interrupted; {command.after_interrupt}", file=sys.stderr)
+        return 130
+    return 0
+
+
+@dataclass(frozen=True)
+class Command:
+    """A verb of the command line: its arguments, and the function that does it."""
+
+    name: str
+    summary: str
+    arguments: Callable[[ArgumentParser], None]
+    run: Callable[[Namespace], None]
+    after_interrupt: str = "nothing is lost, call it again"
+    usage: str = ""
+    """One line in place of all flags, where they are many."""
+
+    def parser(self) -> ArgumentParser:
+        """The parser of what follows the verb."""
+        summary = f"{self.summary[0].upper()}{self.summary[1:]}."
+        usage = f"acclimate {self.name} {self.usage}" if self.usage else None
+        parser = ArgumentParser(f"acclimate {self.name}", usage, summary, allow_abbrev=False)
+        self.arguments(parser)
+        return parser
+
+
+def _top_parser() -> ArgumentParser:
+    listing = "\n".join(f"  {name:<10} {command.summary}" for name, command in COMMANDS.items())
+    parser = ArgumentParser(
+        "acclimate",
+        usage="acclimate COMMAND ...",
+        description="Unsupervised domain adaptation for semantic segmentation.",
+        epilog=f"commands:\n{listing}\n\nacclimate COMMAND --help tells more about one of them.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"acclimate {__version__}")
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help=argparse.SUPPRESS)
+    return parser
+
+
+def _recipe_arguments(parser: ArgumentParser) -> None:
+    """Recipe, overrides, and flags that stand for overrides: a flag's ``dest`` is the recipe's key."""
+    parser.add_argument(
+        "words", nargs="*", metavar="RECIPE | key=value",
+        help="built-in recipe or YAML file (default: laptop), and choices over it such as selflabel.iterations=500",
+    )  # fmt: skip
+    parser.add_argument("--seed", type=int, metavar="N", help="start of all randomness")
+    data = parser.add_argument_group("data")
+    for role, meaning in _ROLES.items():
+        data.add_argument(f"--{role}", dest=f"data.{role}.path", metavar="DIR", help=meaning)
+    data.add_argument("--labels", metavar="MAP.yaml", help="own label map of the source; its names are the classes")
+    data.add_argument("--classes", dest="data.classes", metavar="SPACE", help="built-in label space, or a label map")
+    files = parser.add_argument_group(
+        "how the files of a set lie",
+        f"LAYOUT: {', '.join(LAYOUTS)}; default: a plain folder of images. SPLIT: train, val, … of a known layout. "
+        "LABELS: folder of the label files, or a template such as gt/{name}_id.png. "
+        "IDS: what raw label values mean: cityscapes, gta5, synthia, camvid, train, or a label map.",
+    )
+    for role in _ROLES:
+        for field in ("layout", "split") if role == "target" else ("layout", "split", "labels", "ids"):
+            allowed = LAYOUTS if field == "layout" else None
+            files.add_argument(f"--{role}-{field}", dest=f"data.{role}.{field}", choices=allowed, metavar=field.upper())
+
+
+def _recipe(args: Namespace) -> Recipe:
+    """The recipe that the words and flags of a command line describe."""
+    from acclimate import recipe
+
+    overrides = [word for word in args.words if "=" in word]
+    names = [word for word in args.words if "=" not in word]
+    if len(names) > 1:
+        raise UserError(f"one recipe at a time, found {', '.join(names)}; overrides are written key=value")
+    flags = {key: value for key, value in vars(args).items() if key.startswith("data.") and value is not None}
+    if args.labels is not None:
+        flags |= {"data.classes": args.labels, "data.source.ids": args.labels}
+    if args.seed is not None:
+        flags["seed"] = args.seed
+    from_flags = [recipe.as_override(key, value) for key, value in flags.items()]
+    return recipe.load(names[0] if names else "laptop", from_flags + overrides)
+
+
+def _adapt_arguments(parser: ArgumentParser) -> None:
+    _run_arguments(parser)
+    _recipe_arguments(parser)
+
+
+def _run_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="run folder; the run in it goes on")
+    parser.add_argument("--reuse", type=Path, metavar="RUN", help="take over finished stages that have the same inputs")
+
+
+def _adapt(args: Namespace) -> None:
+    recipe = _recipe(args)
+    from acclimate.pipeline import adapt
+
+    adapt(recipe, args.out, args.reuse)
+
+
+def _demo_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="choices over recipe demo")
+    _run_arguments(parser)
+
+
+def _demo(args: Namespace) -> None:
+    from acclimate.demo import demo
+
+    demo(args.out, args.overrides, args.reuse)
+
+
+def _check(args: Namespace) -> None:
+    recipe = _recipe(args)
+    from rich.console import Console
+
+    from acclimate.check import check
+
+    console = Console(highlight=False)
+    findings = check(recipe, log=lambda text: console.print(text, style="dim"))
+    console.print(_sets_table(findings), _classes_table(findings))
+    for warning in findings.warnings:
+        console.print(f"warning: {warning}", style="yellow", soft_wrap=True, markup=False)
+    console.print("No problems found.")
+
+
+def _sets_table(findings: Findings) -> Table:
+    from rich.table import Table
+
+    table = Table("set", "images", "read", "smallest (w x h)", "largest (w x h)", "ignored pixels")
+    for found in findings.sets:
+        smallest, largest = (f"{w} x {h}" for h, w in (found.smallest_hw, found.largest_hw))
+        ignored = "" if found.ignored is None else f"{100 * found.ignored:.1f} %"
+        table.add_row(found.role, str(found.images), str(found.decoded), smallest, largest, ignored)
+    return table
+
+
+def _classes_table(findings: Findings) -> Table:
+    from rich.table import Table
+
+    labelled = [found for found in findings.sets if found.frequency_K is not None]
+    table = Table("share of the labelled pixels, %", *(found.role for found in labelled))
+    for number, name in enumerate(findings.space.classes):
+        table.add_row(name, *(f"{100 * found.frequency_K[number]:.2f}" for found in labelled if found.frequency_K))
+    return table
+
+
+def _evaluate_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="run folder or .safetensors file")
+    parser.add_argument("--data", dest="path", required=True, metavar="DIR", help="folder of the labelled images")
+    parser.add_argument("--labels", default="", metavar="DIR", help="folder or template of the labels")
+    parser.add_argument("--ids", default="", metavar="S", help="scheme or label map: meaning of the raw label values")
+    parser.add_argument("--layout", default="folder", choices=LAYOUTS)
+    parser.add_argument("--split", default="", help="train, val, …")
+    parser.add_argument("--json", action="store_true", help="print all scores as JSON")
+    _device_argument(parser)
+
+
+def _evaluate(args: Namespace) -> None:
+    from rich.console import Console
+
+    from acclimate.evaluation import score_table
+    from acclimate.prediction import load
+    from acclimate.recipe import Folder
+
+    data = Folder(args.path, args.layout, args.split, args.labels, args.ids)
+    scores = load(args.model, args.device).evaluate(data)
+    if args.json:
+        print(json.dumps(scores.to_dict(), indent=1, ensure_ascii=False))
+        return
+    console = Console(highlight=False)
+    console.print(score_table({Path(args.model).name: scores}))
+    console.print(f"{scores.images} images, {100 * scores.accuracy:.1f} % of the pixels are right")
+
+
+def _predict_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="run folder or .safetensors file")
+    parser.add_argument("images", nargs="+", metavar="IMAGES", help="images, or folders of images")
+    parser.add_argument("--out", required=True, metavar="DIR", help="where the masks go")
+    parser.add_argument("--overlay", action="store_true", help="write the tinted photos as well")
+    parser.add_argument("--overwrite", action="store_true", help="replace masks that exist")
+    _device_argument(parser)
+
+
+def _predict(args: Namespace) -> None:
+    from acclimate.prediction import load, predict_files
+
+    masks = predict_files(load(args.model, args.device), args.images, args.out, args.overlay, args.overwrite)
+    print(f"{len(masks)} mask{'s' * (len(masks) > 1)} in {args.out}")
+
+
+def _device_argument(parser: ArgumentParser) -> None:
+    parser.add_argument("--device", default="auto", metavar="D", help="auto (default), cpu, cuda, cuda:1, mps")
+
+
+def _recipes_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("name", nargs="?", metavar="NAME", help="print this recipe")
+
+
+def _recipes(args: Namespace) -> None:
+    from acclimate import recipe
+
+    if args.name:
+        print(recipe.read(args.name)[0], end="")
+        return
+    for name in recipe.names():
+        first = recipe.read(name)[0].partition("\n")[0]
+        print(f"{name:<20} {first.lstrip('# ')}")
+
+
+_GO_ON = "the same command goes on from the last checkpoint"
+
+_RECIPE_USAGE = "[RECIPE] [key=value ...] --source DIR --target DIR [option ...]"
+
+COMMANDS = {
+    command.name: command
+    for command in (
+        Command("adapt", "adapt a model to a domain without labels", _adapt_arguments, _adapt, _GO_ON,
+                f"{_RECIPE_USAGE} --out RUN"),
+        Command("demo", "run every stage on the built-in benchmark, in minutes", _demo_arguments, _demo, _GO_ON),
+        Command("check", "say what is wrong with data or recipe before hours are spent", _recipe_arguments, _check,
+                usage=_RECIPE_USAGE),
+        Command("evaluate", "measure a model on labelled images", _evaluate_arguments, _evaluate),
+        Command("predict", "write masks for images", _predict_arguments, _predict,
+                "finished masks are in place, --overwrite does all anew"),
+        Command("recipes", "list the built-in recipes, or print one", _recipes_arguments, _recipes),
+    )
+}  # fmt: skip

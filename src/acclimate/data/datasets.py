@@ -1,0 +1,134 @@
+"""The sets of a recipe: images that may have labels, and images that cannot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from acclimate import labels, recipe
+from acclimate.data.decode import read_image, read_label, read_size
+from acclimate.data.layouts import Sample, arrange, find
+from acclimate.errors import UserError
+
+__all__ = [
+    "ImageSet",
+    "LabelledSet",
+    "Sample",
+    "default_ids",
+    "open_images",
+    "open_labelled",
+    "open_space",
+    "read_image",
+]
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images without labels: there is no way to open one from here."""
+
+    samples: tuple[Sample, ...]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def image(self, index: int) -> np.ndarray:
+        """uint8 HWC RGB, upright. Raises `UserError` for a broken file."""
+        return read_image(self.samples[index].image)
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Height and width of `image`, read from the file's header alone."""
+        return read_size(self.samples[index].image)
+
+
+@dataclass(frozen=True)
+class LabelledSet(ImageSet):
+    """Images with labels in a label space."""
+
+    space: labels.LabelSpace
+    table: labels.LabelTable
+    resize: bool = False
+    """Bring labels of another size than their image to the image's (nearest); else they are an error."""
+
+    def label(self, index: int) -> np.ndarray:
+        """uint8 HW: train ids or `labels.IGNORE`, same height and width as the image.
+
+        Raises:
+            UserError: a broken file, values that the label table does not know, or another size.
+        """
+        path = self.samples[index].label
+        assert path is not None  # a labelled set is made of pairs
+        label_HW = self.table.encode(read_label(path, self.table.by_colour), path)
+        height, width = self.size(index)
+        if label_HW.shape == (height, width):
+            return label_HW
+        if self.resize:
+            return np.array(Image.fromarray(label_HW).resize((width, height), Image.Resampling.NEAREST))
+        raise UserError(self.size_problem(index, label_HW.shape))
+
+    def size_problem(self, index: int, label_hw: tuple[int, ...]) -> str:
+        """Message for a label whose size is not that of its image, or "" where all is well."""
+        height, width = self.size(index)
+        if self.resize or tuple(label_hw) == (height, width):
+            return ""
+        sample = self.samples[index]
+        return (
+            f"{sample.label}: the label has {label_hw[1]}x{label_hw[0]} pixels (width x height), its image "
+            f"{sample.image} {width}x{height}; bring both to one size (labels by nearest neighbour)"
+        )
+
+
+def open_images(folder: recipe.Folder, role: str) -> ImageSet:
+    """The images of a folder; labels are neither required nor looked at.
+
+    Args:
+        folder: where and how the files lie.
+        role: ``source``, ``target``, ``val`` or ``ceiling``; named in messages, selects the usual split.
+
+    Raises:
+        UserError: missing folder, no images, two images of one name.
+    """
+    return ImageSet(find(arrange(folder, role, labelled=False), role, labelled=False, limit=folder.limit))
+
+
+def open_labelled(folder: recipe.Folder, role: str, space: labels.LabelSpace, default_ids: str = "") -> LabelledSet:
+    """The images and labels of a folder.
+
+    Args:
+        folder: where and how the files lie. ``folder.ids`` says what raw label values mean; if it is empty, the
+            layout does, else ``default_ids``, else they are train ids.
+        role: as in `open_images`.
+        space: the classes that labels are translated to.
+        default_ids: scheme or label map, see the function `default_ids`.
+
+    Raises:
+        UserError: as `open_images`; images without label; unknown scheme or a label map with problems.
+    """
+    arrangement = arrange(folder, role, labelled=True)
+    table = _table(folder.ids or arrangement.scheme or default_ids or "train", space)
+    samples = find(arrangement, role, labelled=True, limit=folder.limit)
+    return LabelledSet(samples, space, table, resize=folder.layout == "gta5")  # a few of GTA5's own labels differ
+
+
+def open_space(data: recipe.Data) -> labels.LabelSpace:
+    """The classes of a recipe: a built-in label space, or those of a label map."""
+    if _is_map(data.classes):
+        return labels.read_label_map(Path(data.classes).expanduser())[0]
+    return labels.label_space(data.classes)
+
+
+def default_ids(data: recipe.Data) -> str:
+    """Meaning of labels in plain folders: an own label map means its own ids, a built-in space train ids."""
+    return data.classes if _is_map(data.classes) else ""
+
+
+def _is_map(name: str) -> bool:
+    return Path(name).suffix.lower() in (".yaml", ".yml")
+
+
+def _table(ids: str, space: labels.LabelSpace) -> labels.LabelTable:
+    if _is_map(ids):
+        return labels.read_label_map(Path(ids).expanduser(), space)[1]
+    return labels.label_table(space, ids)

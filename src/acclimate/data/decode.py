@@ -1,0 +1,117 @@
+"""Image and label files → arrays. Whatever is wrong with a file becomes a `UserError` that names it."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from acclimate.errors import UserError
+
+# What Pillow's decoders raise on broken files.
+_BROKEN = (
+    OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, struct.error, zlib.error,
+    Image.DecompressionBombError,
+)  # fmt: skip
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """An image file of any mode as uint8 HWC RGB, turned upright as its EXIF orientation says.
+
+    16-bit images keep their upper 8 bits; transparency is dropped.
+
+    Raises:
+        UserError: the file is missing, empty, truncated or not an image.
+    """
+    path = Path(path)
+    with _opened(path) as image:
+        if image.mode == "F":
+            raise UserError(f"{path}: floating-point pixels have no known range; save the image with 8 bits")
+        if _orientation(image):
+            image = ImageOps.exif_transpose(image)
+        if image.mode.startswith("I"):
+            grey_HW = (np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8)
+            return np.repeat(grey_HW[..., None], 3, axis=2)
+        if "transparency" in image.info:
+            image = image.convert("RGBA")
+        return np.array(image.convert("RGB"))
+
+
+def read_size(path: str | Path) -> tuple[int, int]:
+    """Height and width in pixels of the upright image, from the header alone; raises as `read_image` does."""
+    with _opened(Path(path)) as image:
+        width, height = image.size
+        return (width, height) if _orientation(image) >= 5 else (height, width)
+
+
+def read_label(path: Path, by_colour: bool) -> np.ndarray:
+    """Raw values of a label file: ids HW, or colours uint8 HW3.
+
+    Palette files give their indices, or their palette's colours if ``by_colour``. Of 16-bit files with several
+    channels (SYNTHIA: class and instance) the first channel is the id, all 16 bits of it. A file that does not
+    hold what is asked for is returned as it is.
+
+    Raises:
+        UserError: as `read_image`.
+    """
+    with _opened(path) as image:
+        rawmode = str(image.tile[0].args) if image.format == "PNG" and image.tile else ""
+        if not by_colour and rawmode in ("LA;16B", "RGB;16B", "RGBA;16B"):
+            return _first_channel_16(path, image, rawmode)
+        if rawmode in ("L;2", "L;4"):  # Pillow stretches these to 0 … 255
+            return np.asarray(image) // (85 if rawmode == "L;2" else 17)
+        if image.mode == "1":
+            return np.array(image, np.uint8)
+        if image.mode == "F":
+            raise UserError(f"{path}: floating-point pixels cannot be labels; save whole numbers with 8 or 16 bits")
+        if image.mode in ("P", "PA") and by_colour:
+            image = image.convert("RGB")
+        raw = np.array(image)
+        return raw[..., 0] if image.mode in ("LA", "PA") else raw[..., :3] if raw.ndim == 3 else raw
+
+
+def _first_channel_16(path: Path, image: Image.Image, rawmode: str) -> np.ndarray:
+    """uint16 HW: Pillow drops the lower bytes of such files, so ask its decoder for the bytes by other raw modes.
+
+    16-bit grey and alpha are the four bytes of an 8-bit RGBA pixel; 16-bit RGB read as if its bytes were
+    swapped yields the lower ones.
+    """
+    if rawmode == "LA;16B":
+        image.tile = [image.tile[0]._replace(args="RGBA")]
+        high_low = np.asarray(image)
+        return high_low[..., 0].astype(np.uint16) << 8 | high_low[..., 1]
+    high_HW = np.asarray(image)[..., 0].astype(np.uint16)
+    with _opened(path) as again:
+        again.tile = [again.tile[0]._replace(args=rawmode.replace("16B", "16L"))]
+        return high_HW << 8 | np.asarray(again)[..., 0]
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation 2 … 8, or 0 for an upright image; 5 and above swap height and width.
+
+    A PNG is asked only for what stands before its pixels, since Pillow would decode it all to look further; a TIFF
+    not at all, since Pillow turns it unasked.
+    """
+    if image.format == "TIFF" or (image.format == "PNG" and "exif" not in image.info):
+        return 0
+    orientation = image.getexif().get(0x0112, 0)
+    return orientation if orientation in range(2, 9) else 0
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    try:
+        with Image.open(path) as image:
+            yield image
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except PermissionError:
+        raise UserError(f"{path}: may not be read; correct the file's permissions") from None
+    except _BROKEN as error:
+        what = "is empty (0 bytes)" if path.is_file() and path.stat().st_size == 0 else f"cannot be decoded ({error})"
+        raise UserError(f"{path}: {what}; copy or download it again, or remove it from its folder") from None

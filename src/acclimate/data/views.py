@@ -1,0 +1,208 @@
+"""Training items: random views of source and target images, as typed batches.
+
+Items are keyed by (epoch, index), and all of an item's randomness follows from its key: a batch is the
+same whichever process prepares it, and whether or not the run was interrupted before it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Generic, Self, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from acclimate.data.augment import blur_and_jitter, sample_weak, strong_view
+from acclimate.data.colour import Statistics, transfer
+from acclimate.data.datasets import ImageSet, LabelledSet
+from acclimate.data.geometry import Geometry, cells, scaled_size
+from acclimate.data.seeding import generator
+from acclimate.data.softlabels import SoftLabels
+from acclimate.errors import UserError
+from acclimate.recipe import Augment, Data
+
+Key = tuple[int, int]
+"""(epoch, index of the image)"""
+
+
+@dataclass
+class Batch:
+    """Tensors of several items, stacked."""
+
+    @classmethod
+    def collate(cls, items: Sequence[tuple[Tensor, ...]]) -> Self:
+        """Stack items whose tensors come in the order of the fields."""
+        return cls(*(torch.stack(tensors) for tensors in zip(*items, strict=True)))
+
+    def to(self, device: torch.device | str) -> Self:
+        """The batch on a device."""
+        return type(self)(*(getattr(self, field.name).to(device) for field in dataclasses.fields(self)))
+
+
+@dataclass
+class SourceBatch(Batch):
+    """Labelled weak views of source images; H, W = ``data.crop``."""
+
+    image_BCHW: Tensor
+    """Uint8 RGB."""
+    label_BHW: Tensor
+    """Int64 class ids, or IGNORE."""
+
+
+@dataclass
+class TargetBatch(Batch):
+    """Weak and strong views of target images; H, W = ``data.crop``; h, w = that over the stride, rounded up."""
+
+    weak_BCHW: Tensor
+    """Uint8 RGB."""
+    strong_BCHW: Tensor
+    """Uint8 RGB: the weak view disturbed."""
+    soft_BKhw: Tensor
+    """Float32 soft pseudo labels of the weak view; zeros where it shows nothing. K is 0 without soft labels."""
+    valid_Bhw: Tensor
+    """Bool: the weak view shows a pixel of the image."""
+    strong_to_weak_B33: Tensor
+    """Float32: pixels of the strong view → pixels of the weak view, at full resolution."""
+    strong_valid_Bhw: Tensor
+    """Bool: the strong view shows a pixel of the weak view that shows one of the image, not cut out."""
+    index_B: Tensor
+    """Int64 index of the image."""
+
+
+@dataclass(frozen=True)
+class SourceViews(Dataset[tuple[Tensor, ...]]):
+    """Random weak views of labelled images: the items of a `SourceBatch`."""
+
+    batch_type: ClassVar[type[Batch]] = SourceBatch
+    images: LabelledSet
+    data: Data
+    augment: Augment
+    seed: int
+    stream: str
+    colour: tuple[np.ndarray, np.ndarray] | None = None
+    """Statistics (n, 2, 3) of the source images and of the target images (`colour.collect`): each view
+    takes on those of a random target image. None: colours stay."""
+    photometric: bool = False
+    """Whether views are blurred and their colours jittered, as in the strong views."""
+
+    def __getitem__(self, key: Key) -> tuple[Tensor, ...]:
+        epoch, index = key
+        rng = generator(self.seed, self.stream, epoch, index)
+        image_HWC, label_HW = self.images.image(index), self.images.label(index)
+        view = sample_weak(image_HWC.shape[:2], self.data, self.augment.flip, rng)
+        crop_HWC = view.image(image_HWC)
+        if self.colour is not None:
+            own, wanted = self.colour
+            crop_HWC = transfer(crop_HWC, Statistics(*own[index]), Statistics(*wanted[rng.integers(len(wanted))]))
+        if self.photometric:
+            crop_HWC = blur_and_jitter(crop_HWC, self.augment, rng)
+        return _image(crop_HWC), torch.from_numpy(view.label(label_HW)).long()
+
+
+@dataclass(frozen=True)
+class TargetViews(Dataset[tuple[Tensor, ...]]):
+    """Random weak and strong views of unlabelled images: the items of a `TargetBatch`."""
+
+    batch_type: ClassVar[type[Batch]] = TargetBatch
+    images: ImageSet
+    data: Data
+    augment: Augment
+    seed: int
+    stream: str
+    soft: SoftLabels | None = None
+    """Soft pseudo labels at ``stride``, of the images at ``data.width``."""
+    stride: int = 4
+    """Of the network: pixels per cell of soft labels and masks."""
+    strong: bool = True
+    """False: the weak view stands in for the strong one."""
+
+    def __post_init__(self) -> None:
+        if self.soft is not None and (self.soft.stride, self.soft.width) != (self.stride, self.data.width):
+            raise UserError(
+                f"{self.soft.folder}: these soft labels were made at width {self.soft.width} and stride "
+                f"{self.soft.stride}, but the recipe has width {self.data.width} and a network of stride "
+                f"{self.stride}; restore the recipe, or delete the folder to have them made anew"
+            )
+
+    def __getitem__(self, key: Key) -> tuple[Tensor, ...]:
+        epoch, index = key
+        rng = generator(self.seed, self.stream, epoch, index)
+        image_HWC = self.images.image(index)
+        weak = sample_weak(image_HWC.shape[:2], self.data, self.augment.flip, rng)
+        weak_HWC = weak.image(image_HWC)
+        strong_HWC, strong = strong_view(weak_HWC, weak, self.augment, rng) if self.strong else (weak_HWC, weak)
+        return (
+            _image(weak_HWC),
+            _image(strong_HWC),
+            self._soft(index, weak),
+            torch.from_numpy(weak.visible(self.stride)),
+            torch.from_numpy(strong.relative_to(weak)).float(),
+            torch.from_numpy(strong.visible(self.stride)),
+            torch.tensor(index),
+        )
+
+    def _soft(self, index: int, view: Geometry) -> Tensor:
+        if self.soft is None:
+            return torch.zeros(0, *cells(view.view_hw, self.stride))
+        return view.soft(self.soft.read(index), scaled_size(view.image_hw, self.data.width), self.stride)
+
+
+BatchT = TypeVar("BatchT", bound=Batch)
+
+
+def loader(
+    views: SourceViews | TargetViews,
+    schedule: Callable[[int], Key],
+    batch: int,
+    start_step: int,
+    steps: int,
+    workers: int,
+) -> Iterator[Batch]:
+    """Batches of the steps ``start_step`` … ``steps`` - 1; step t holds the schedule's positions from t · ``batch`` on.
+
+    Args:
+        workers: processes that prepare batches ahead. 0: none; -1: half of the processors, at most 4.
+            The batches do not depend on it.
+
+    Raises:
+        UserError: from reading a file, also when that happened in a worker.
+    """
+    positions = (range(step * batch, (step + 1) * batch) for step in range(start_step, steps))
+    batches = DataLoader(
+        _Reported(views),
+        batch_sampler=([schedule(p) for p in step] for step in positions),  # type: ignore[arg-type]
+        num_workers=min(4, (os.cpu_count() or 1) // 2) if workers < 0 else workers,
+        collate_fn=_passed_on,
+        generator=torch.Generator(),  # the default would draw from the global one
+    )
+    for result in batches:
+        if isinstance(result, UserError):
+            raise result
+        yield result
+
+
+@dataclass(frozen=True)
+class _Reported(Dataset[Batch]):
+    """Whole batches of views; a `UserError` becomes the result, since a worker's exception loses its message."""
+
+    views: SourceViews | TargetViews
+
+    def __getitems__(self, keys: list[Key]) -> Batch | UserError:
+        try:
+            return self.views.batch_type.collate([self.views[key] for key in keys])
+        except UserError as error:
+            return error
+
+
+def _passed_on(batch: Batch | UserError) -> Batch | UserError:
+    """`_Reported` has collated already."""
+    return batch
+
+
+def _image(picture_HWC: np.ndarray) -> Tensor:
+    return torch.from_numpy(picture_HWC).permute(2, 0, 1).contiguous()

@@ -1,0 +1,156 @@
+"""Measuring a model on labelled images: confusion matrix, intersection over union, accuracies.
+
+Cityscapes protocol: one matrix over all pixels of all images; ignored pixels do not count; a class that neither
+labels nor predictions contain has no IoU (NaN) and is left out of the mean.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from rich.table import Table
+
+from acclimate.inference import forward_image, forward_images, predict_labels, to_labels
+from acclimate.labels import IGNORE, LabelSpace
+
+if TYPE_CHECKING:
+    from acclimate.data.datasets import LabelledSet
+    from acclimate.networks import Segmenter
+
+__all__ = ["Confusion", "Scores", "evaluate", "forward_image", "predict_labels", "score_table"]
+
+
+class Confusion:
+    """Counts of (label, prediction) pairs: ``matrix[i, j]`` pixels of class i were predicted as class j."""
+
+    def __init__(self, classes: int, ignore: int = IGNORE) -> None:
+        self.matrix = np.zeros((classes, classes), np.int64)
+        self.ignore = ignore
+
+    def update(self, label_HW: np.ndarray | torch.Tensor, prediction_HW: np.ndarray | torch.Tensor) -> None:
+        """Count the pixels of one image, or of several stacked; labels of the value ``ignore`` are left out.
+
+        Raises:
+            ValueError: shapes differ, or an id lies outside 0 … K-1.
+        """
+        label, prediction = np.asarray(label_HW), np.asarray(prediction_HW)
+        if label.shape != prediction.shape:
+            raise ValueError(f"label {label.shape} and prediction {prediction.shape} differ in shape")
+        counted = label != self.ignore
+        label, prediction = label[counted].astype(np.int64), prediction[counted].astype(np.int64)
+        classes = len(self.matrix)
+        for ids, what in ((label, "label"), (prediction, "prediction")):
+            if ids.size and not 0 <= ids.min() <= ids.max() < classes:
+                raise ValueError(f"{what} ids {ids.min()} … {ids.max()} lie outside 0 … {classes - 1}")
+        self.matrix += np.bincount(label * classes + prediction, minlength=classes**2).reshape(classes, classes)
+
+    def merge(self, other: Confusion) -> None:
+        """Add the counts of other images."""
+        self.matrix += other.matrix
+
+    def iou(self) -> np.ndarray:
+        """Intersection over union per class, float64 (K,) in 0 … 1; NaN for absent classes."""
+        hits = np.diag(self.matrix)
+        return _ratio(hits, self.matrix.sum(0) + self.matrix.sum(1) - hits)
+
+    def mean_iou(self) -> float:
+        """Mean over the classes that labels or predictions contain."""
+        return _mean(self.iou())
+
+    def accuracy(self) -> float:
+        """Share of correct pixels."""
+        return float(_ratio(np.trace(self.matrix), self.matrix.sum()))
+
+    def mean_accuracy(self) -> float:
+        """Mean, over the classes that labels contain, of the share of their pixels that are found."""
+        return _mean(_ratio(np.diag(self.matrix), self.matrix.sum(1)))
+
+    def frequency_weighted_iou(self) -> float:
+        """Mean IoU weighted by the classes' share of the labels."""
+        frequency = _ratio(self.matrix.sum(1), self.matrix.sum())
+        present = self.matrix.sum(1) > 0
+        return float((frequency * self.iou())[present].sum()) if present.any() else math.nan
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a model reached on labelled images; all values in 0 … 1, NaN where there was nothing to measure."""
+
+    classes: tuple[str, ...]
+    iou: tuple[float, ...]
+    mean_iou: float
+    accuracy: float
+    mean_accuracy: float
+    frequency_weighted_iou: float
+    images: int
+
+    @classmethod
+    def of(cls, confusion: Confusion, space: LabelSpace, images: int) -> Scores:
+        """The scores of a confusion matrix."""
+        return cls(
+            classes=space.classes,
+            iou=tuple(confusion.iou().tolist()),
+            mean_iou=confusion.mean_iou(),
+            accuracy=confusion.accuracy(),
+            mean_accuracy=confusion.mean_accuracy(),
+            frequency_weighted_iou=confusion.frequency_weighted_iou(),
+            images=images,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, which has no NaN: it becomes None. IoU by class name."""
+        rest = {f.name: _null(getattr(self, f.name)) for f in fields(self) if f.name not in ("classes", "iou")}
+        return rest | {"iou": dict(zip(self.classes, map(_null, self.iou), strict=True))}
+
+
+def evaluate(network: Segmenter, labelled: LabelledSet, space: LabelSpace, width: int, batch: int = 4) -> Scores:
+    """Predict every image at the network's ``width`` and compare it with its label at the label's own size."""
+    confusion = Confusion(len(space))
+    with ThreadPoolExecutor(batch) as pool:  # decoding files takes as long as predicting them
+        for start in range(0, len(labelled), batch):
+            chunk = range(start, min(start + batch, len(labelled)))
+            labels = pool.map(labelled.label, chunk)
+            images = list(pool.map(labelled.image, chunk))
+            for label_HW, logits_KHW in zip(labels, forward_images(network, images, width), strict=True):
+                confusion.update(label_HW, to_labels(logits_KHW))
+    return Scores.of(confusion, space, len(labelled))
+
+
+def score_table(columns: Mapping[str, Scores], title: str = "") -> Table:
+    """IoU in percent, one row per class and one column per model; the mean stands last."""
+    table = Table(title=title or None, title_justify="left")
+    table.add_column("IoU, %")
+    for name in columns:
+        table.add_column(name, justify="right")
+    scores = list(columns.values())
+    for row in zip(scores[0].classes, *(s.iou for s in scores), strict=True):
+        table.add_row(row[0], *map(_percent, row[1:]))
+    table.add_section()
+    table.add_row("mean", *(_percent(s.mean_iou) for s in scores), style="bold")
+    return table
+
+
+def _null(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _percent(value: float) -> str:
+    return "–" if math.isnan(value) else f"{100 * value:.1f}"
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Part / whole, NaN where the whole is 0."""
+    part, whole = np.asarray(part, np.float64), np.asarray(whole, np.float64)
+    return np.divide(part, whole, out=np.full_like(part, math.nan), where=whole > 0)
+
+
+def _mean(values: np.ndarray) -> float:
+    """Mean without NaN; NaN where nothing is left."""
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if known.size else math.nan

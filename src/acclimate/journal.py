@@ -1,0 +1,95 @@
+"""What a run says of itself: progress for the person watching, ``metrics.jsonl`` for everyone after."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from acclimate.files import atomic
+
+
+class Journal:
+    """Progress on the console (a bar on a terminal, plain lines elsewhere) and records in a file.
+
+    Args:
+        path: the ``metrics.jsonl`` to append to; one JSON object a line with at least stage and step.
+    """
+
+    def __init__(self, path: Path, console: Console | None = None) -> None:
+        self.path = path
+        self.console = console or Console(file=sys.stdout, highlight=False)
+        self._bar: Progress | None = None
+        self._bar_task: TaskID | None = None
+        self._name, self._total, self._start, self._since = "", 0, 0, 0.0
+
+    def say(self, text: str) -> None:
+        """One line for the person watching."""
+        self.console.print(text, soft_wrap=True)
+
+    def record(self, stage: str, step: int, **values: Any) -> None:
+        """One line for the file."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"stage": stage, "step": step, **values}) + "\n")
+
+    def rewind(self, stage: str, step: int) -> None:
+        """Forget records of a stage after a step: a continued run will write them anew."""
+        if not self.path.exists():
+            return
+        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [line for line in lines if not _is_after(line, stage, step)]
+        with atomic(self.path) as temporary:
+            temporary.write_text("".join(kept), encoding="utf-8")
+
+    @contextmanager
+    def stage(self, name: str, total: int, start: int = 0, unit: str = "it") -> Iterator[None]:
+        """Show progress of a piece of work with ``total`` units, of which ``start`` are done already."""
+        self.rewind(name, start)
+        self._name, self._total, self._start, self._since = name, total, start, time.monotonic()
+        if start:
+            self.say(f"{name}: going on at {unit} {start} of {total}")
+        if not self.console.is_terminal:
+            yield
+            return
+        columns = (TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, TextColumn("{task.fields[losses]}"), console=self.console, transient=True) as bar:
+            self._bar, self._bar_task = bar, bar.add_task(name, total=total, completed=start, losses="")
+            yield
+        self._bar = None
+
+    def advance(self, step: int) -> None:
+        """Move the bar."""
+        if self._bar is not None and self._bar_task is not None:
+            self._bar.update(self._bar_task, completed=step)
+
+    def losses(self, stage: str, step: int, terms: dict[str, float]) -> None:
+        """Record loss terms, and show them with speed and remaining time."""
+        self.record(stage, step, **{name: round(value, 6) for name, value in terms.items()})
+        text = "  ".join(f"{name} {value:.3f}" for name, value in terms.items())
+        if self._bar is not None and self._bar_task is not None:
+            self._bar.update(self._bar_task, losses=text)
+            return
+        speed = (step - self._start) / max(time.monotonic() - self._since, 1e-6)
+        left = (self._total - step) / speed if speed else 0.0
+        self.say(f"{stage:<10} {step:>6}/{self._total}  {speed:5.2f} it/s  {_clock(left)} left  {text}")
+
+
+def _is_after(line: str, stage: str, step: int) -> bool:
+    try:
+        record = json.loads(line)
+        return record["stage"] == stage and record["step"] > step
+    except (ValueError, KeyError, TypeError):
+        return True  # a line cut short by a crash
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

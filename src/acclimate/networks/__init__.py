@@ -1,0 +1,51 @@
+"""Segmentation networks, their averaged teacher, the discriminator, and files of weights."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import torch
+
+from acclimate import recipe
+from acclimate.networks import backbones
+from acclimate.networks.average import Average
+from acclimate.networks.deeplab import DeepLab
+from acclimate.networks.discriminator import Discriminator
+from acclimate.networks.segmenter import Features, Light, Segmenter
+
+__all__ = ["Average", "Discriminator", "Features", "Segmenter", "build"]
+
+RESNET101 = "resnet101.tv_in1k"
+"""The ImageNet weights that the paper starts from, as timm names them."""
+
+log = logging.getLogger(__name__)
+
+
+def build(network: recipe.Network, num_classes: int) -> Segmenter:
+    """The network of a recipe with its first weights, in train mode, on the CPU.
+
+    What starts random (the head, and the backbone with ``weights: none``) comes from torch's global
+    generator: call ``torch.manual_seed`` beforehand, inside ``torch.random.fork_rng`` where the
+    generator's state must not change. ``backbone`` and ``channels`` are for the architecture ``light``;
+    ``deeplab`` has ResNet-101 and 256.
+
+    Raises:
+        UserError: unknown backbone, or weights that cannot be had or do not fit.
+    """
+    if network.architecture == "deeplab":
+        built: Segmenter = _deeplab(network, num_classes)
+    else:
+        backbone = backbones.create(network.backbone, network.weights)
+        built = Light(backbone, num_classes, network.channels, network.dropout)
+    return built.to(memory_format=torch.channels_last)
+
+
+def _deeplab(network: recipe.Network, num_classes: int) -> DeepLab:
+    built = DeepLab(num_classes, network.dropout)
+    if network.weights == "imagenet":
+        backbones.fit(built, backbones.pretrained(RESNET101).state_dict(), RESNET101)
+    elif network.weights != "none":
+        path = Path(network.weights)
+        log.info("%s: %s", path, backbones.fit(built, backbones.read_state(path), str(path)))
+    return built

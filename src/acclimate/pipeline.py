@@ -1,0 +1,241 @@
+"""The whole road: from labelled source images to a model for the target, stage by stage."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from acclimate import recipe as recipes
+from acclimate.check import check
+from acclimate.data import colour
+from acclimate.data.datasets import LabelledSet, default_ids, open_images, open_labelled, open_space
+from acclimate.data.seeding import Schedule
+from acclimate.data.softlabels import SoftLabels
+from acclimate.data.views import SourceViews, TargetViews, loader
+from acclimate.errors import UserError
+from acclimate.evaluation import evaluate
+from acclimate.files import atomic, read_json, write_json
+from acclimate.inference import pick_device
+from acclimate.journal import Journal
+from acclimate.networks import Segmenter, build
+from acclimate.networks.weights import load_model, save_model
+from acclimate.recipe import Recipe
+from acclimate.results import report_results
+from acclimate.run import Run, Stage
+from acclimate.stages.distill import DistillTask
+from acclimate.stages.initialise import Initial, label_target
+from acclimate.stages.selflabel import SelfLabelTask
+from acclimate.stages.task import Task
+from acclimate.stages.warmup import SupervisedTask, WarmupTask
+from acclimate.training import CHECKPOINT, Plan, fit, step_seed
+
+_ALWAYS = ("seed", "precision", "network.", "optimizer.", "augment.", "data.classes", "data.width", "data.crop",
+           "data.scale")  # fmt: skip
+
+
+Batches = Callable[[int], Iterator[Any]]
+Section = recipes.Source | recipes.Warmup | recipes.SelfLabel | recipes.Distill
+
+
+def stages_of(recipe: Recipe) -> list[Stage]:
+    """The stages that a recipe asks for, in order."""
+    domains = ("data.source.", "data.target.")
+    stages = [Stage("source", "source only", None, (*_ALWAYS, "data.source.", "source."))]
+    if recipe.warmup.iterations:
+        stages.append(Stage("warmup", "warm-up", "source", (*domains, "warmup.")))
+    if recipe.selflabel.iterations:
+        stages.append(Stage("initialise", "initialisation", stages[-1].name, domains))
+        stages.append(Stage("selflabel", "stage 1", "initialise", ("selflabel.",)))
+    for number in range(1, recipe.distill.rounds + 1):
+        stages.append(Stage(f"distill-{number}", f"stage {number + 1}", stages[-1].name, (*domains, "distill.")))
+    if recipe.data.ceiling.path:
+        stages.append(Stage("ceiling", "ceiling", None, (*_ALWAYS, "data.ceiling.", "source.")))
+    return stages
+
+
+def adapt(recipe: Recipe, out: Path, reuse: Path | None = None, journal: Journal | None = None) -> Run:
+    """Run every stage of a recipe that is not finished yet; returns the run.
+
+    Args:
+        recipe: what to do, with the data folders in it.
+        out: run folder; given again, the run goes on where it stopped.
+        reuse: another run folder, from which finished stages with the same inputs are taken over.
+        journal: where progress is told; default the console.
+
+    Raises:
+        UserError: the recipe, the data or the folder is wrong (found before training), or training diverged.
+    """
+    if reuse is not None and not (reuse / "recipe.yaml").exists():
+        raise UserError(f"{reuse}: not a run folder (it has no recipe.yaml), so nothing can be reused from it")
+    findings = check(recipe)
+    run = Run(out, recipe)
+    journal = journal or Journal(out / "metrics.jsonl")
+    for warning in findings.warnings:
+        journal.say(f"warning: {warning}")
+    work = Work(run, journal)
+    stages = stages_of(recipe)
+    for stage in stages:
+        if run.done(stage.name):
+            journal.say(f"{stage.title}: finished before")
+        elif reuse is not None and run.take_over(stage, reuse):
+            journal.say(f"{stage.title}: taken over from {reuse}")
+        else:
+            journal.say(f"{stage.title} …")
+            work.perform(stage)
+    last = [stage.name for stage in stages if stage.name not in ("initialise", "ceiling")][-1]
+    with atomic(run.best) as temporary:
+        shutil.copyfile(run.model(last), temporary)
+    report_results(run, stages, work.val or work.target, work.device, journal)
+    return run
+
+
+class Work:
+    """Does the stages' work; holds what they share: the data and the device.
+
+    Only ``source`` and ``ceiling`` can open labels to learn from, ``val`` to measure with; ``target`` has none.
+    """
+
+    def __init__(self, run: Run, journal: Journal) -> None:
+        self.run, self.journal, self.recipe = run, journal, run.recipe
+        self.device = pick_device(self.recipe.device)
+        data = self.recipe.data
+        self.space = open_space(data)
+        self.source = open_labelled(data.source, "source", self.space, default_ids(data))
+        self.target = open_images(data.target, "target")
+        self.val = open_labelled(data.val, "val", self.space, default_ids(data)) if data.val.path else None
+
+    def perform(self, stage: Stage) -> None:
+        """Do a stage and put it on record."""
+        started = time.monotonic()
+        self.run.path(stage.name).mkdir(exist_ok=True)
+        if stage.name == "initialise":
+            self._initialise(stage)
+            self.run.finish(stage, minutes=(time.monotonic() - started) / 60)
+            return
+        torch.manual_seed(step_seed(self.recipe.seed, stage.name, -1))
+        task, batches, iterations = self._prepare(stage)
+        prepared = time.monotonic() - started
+        seconds = fit(task, batches, Plan(stage.name, iterations, self.run.path(stage.name)), self.recipe, self.journal)
+        width = {"width": str(self.recipe.data.width)}
+        save_model(self.run.model(stage.name), task.teacher, self.space, self.recipe.network, width)
+        scores = evaluate(task.teacher, self.val, self.space, self.recipe.data.width).to_dict() if self.val else {}
+        self.run.finish(stage, minutes=(prepared + seconds) / 60, iterations=iterations, **scores)
+        (self.run.path(stage.name) / CHECKPOINT).unlink(missing_ok=True)
+
+    def _prepare(self, stage: Stage) -> tuple[Task, Batches, int]:
+        """The stage's task on its device, its batches from any step on, and its length."""
+        match stage.name.partition("-")[0]:
+            case "source":
+                return self._supervised(stage, self.source)
+            case "ceiling":
+                return self._supervised(stage, self._ceiling())
+            case "warmup":
+                return self._warmup(stage)
+            case "selflabel":
+                return self._selflabel(stage)
+            case _:
+                return self._distill(stage)
+
+    def _supervised(self, stage: Stage, labelled: LabelledSet) -> tuple[Task, Batches, int]:
+        section = self.recipe.source
+        task = SupervisedTask(self._fresh(), self.recipe).to(self.device)
+        return task, self._sources(stage, labelled, section, recolour=False), section.iterations
+
+    def _ceiling(self) -> LabelledSet:
+        """The labelled target images of the reference model: opened here, for this one stage, and nowhere else."""
+        data = self.recipe.data
+        return open_labelled(data.ceiling, "ceiling", self.space, default_ids(data))
+
+    def _warmup(self, stage: Stage) -> tuple[Task, Batches, int]:
+        section = self.recipe.warmup
+        task = WarmupTask(self._of(stage.parent), self.recipe).to(self.device)
+        views = self._target_views(stage, None, strong=False)
+        return task, self._pairs(stage, section, views), section.iterations
+
+    def _initialise(self, stage: Stage) -> None:
+        """Pseudo labels, class distribution and prototypes of the target under the model so far."""
+        folder = self.run.path(stage.name)
+        initial = self._label_target(stage, self._of(stage.parent), flip=False)
+        write_json(folder / "distribution.json", dict(zip(self.space.classes, initial.distribution_K.tolist(), strict=True)))
+        with atomic(folder / "prototypes.safetensors") as temporary:
+            save_file({"prototypes": initial.proto_KD}, temporary)
+
+    def _selflabel(self, stage: Stage) -> tuple[Task, Batches, int]:
+        section, folder = self.recipe.selflabel, self.run.path("initialise")
+        shares = read_json(folder / "distribution.json")
+        distribution_K = torch.tensor([shares[name] for name in self.space.classes], dtype=torch.float64)
+        initial = Initial(distribution_K, load_file(folder / "prototypes.safetensors")["prototypes"])
+        student = self._of("source" if not self.recipe.warmup.iterations else "warmup")
+        task = SelfLabelTask(student, initial, self.recipe).to(self.device)
+        soft = SoftLabels.open(folder / "soft", self._target_names())
+        return task, self._pairs(stage, section, self._target_views(stage, soft)), section.iterations
+
+    def _distill(self, stage: Stage) -> tuple[Task, Batches, int]:
+        section, soft = self.recipe.distill, self.run.path(stage.name) / "soft"
+        teacher = self._of(stage.parent)
+        if not (soft / "manifest.json").exists():
+            self._label_target(stage, teacher, section.flip)
+        student = teacher if section.student == "previous" else self._fresh()
+        task = DistillTask(student, self.recipe).to(self.device)
+        views = self._target_views(stage, SoftLabels.open(soft, self._target_names()))
+        return task, self._pairs(stage, section, views), section.iterations
+
+    def _label_target(self, stage: Stage, teacher: Segmenter, flip: bool) -> Initial:
+        folder, width = self.run.path(stage.name) / "soft", self.recipe.data.width
+        store = SoftLabels(folder, tuple(self._target_names()), self.space.classes, teacher.stride, width)
+        with self.journal.stage(f"{stage.name}/label", len(self.target)):
+            return label_target(teacher.to(self.device), self.target, store, flip, self.journal.advance)
+
+    def _fresh(self) -> Segmenter:
+        return build(self.recipe.network, len(self.space))
+
+    def _of(self, stage: str | None) -> Segmenter:
+        """The model that a finished stage left behind."""
+        assert stage is not None
+        return load_model(self.run.model(stage))[0]
+
+    def _target_names(self) -> list[str]:
+        return [sample.name for sample in self.target.samples]
+
+    def _target_views(self, stage: Stage, soft: SoftLabels | None, strong: bool = True) -> TargetViews:
+        recipe = self.recipe
+        stride = self._stride
+        return TargetViews(self.target, recipe.data, recipe.augment, recipe.seed, stage.name, soft, stride, strong)
+
+    @cached_property
+    def _stride(self) -> int:
+        return self._of("source").stride
+
+    @cached_property
+    def _colours(self) -> tuple[np.ndarray, np.ndarray]:
+        """LAB statistics of all source and all target images."""
+        folder = self.run.folder
+        return (
+            colour.collect(self.source, folder / "colour-source.npz"),
+            colour.collect(self.target, folder / "colour-target.npz"),
+        )
+
+    def _sources(self, stage: Stage, labelled: LabelledSet, section: Section, recolour: bool) -> Batches:
+        recipe = self.recipe
+        views = SourceViews(
+            labelled, recipe.data, recipe.augment, recipe.seed, stage.name, self._colours if recolour else None
+        )
+        return self._batches(views, f"{stage.name}/source", section)
+
+    def _pairs(self, stage: Stage, section: Section, target: TargetViews) -> Batches:
+        sources = self._sources(stage, self.source, section, section.colour)
+        targets = self._batches(target, f"{stage.name}/target", section)
+        return lambda step: zip(sources(step), targets(step), strict=True)
+
+    def _batches(self, views: SourceViews | TargetViews, stream: str, section: Section) -> Batches:
+        schedule = Schedule(len(views.images), self.recipe.seed, stream)
+        workers = self.recipe.data.workers
+        return lambda step: loader(views, schedule, section.batch, step, section.iterations, workers)

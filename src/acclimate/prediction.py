@@ -1,0 +1,217 @@
+"""Using a model: load it, give it an image, or let it write masks for folders of photos."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from rich.console import Console
+from rich.progress import track
+
+from acclimate import pictures
+from acclimate.data.datasets import open_labelled, read_image
+from acclimate.data.layouts import IMAGE_SUFFIXES
+from acclimate.errors import UserError
+from acclimate.evaluation import Scores, evaluate
+from acclimate.inference import forward_images, pick_device, predict_labels
+from acclimate.labels import LabelSpace
+from acclimate.networks import Segmenter, load_model
+from acclimate.recipe import Folder
+
+ImageLike = str | Path | Image.Image | np.ndarray | torch.Tensor
+"""A file, a PIL image, a uint8 array HWC (or HW), or a tensor CHW: uint8, or floating point in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained network, what its outputs mean, and the width in pixels at which it looks at images."""
+
+    network: Segmenter
+    space: LabelSpace
+    width: int
+
+    def predict(self, image: ImageLike) -> np.ndarray:
+        """Label ids, uint8 HW of the image's own size; names and colours are in ``space``.
+
+        Raises:
+            UserError: the file cannot be read, or this is not an image.
+        """
+        return predict_labels(self.network, to_rgb(image), self.width)
+
+    def probabilities(self, image: ImageLike) -> np.ndarray:
+        """Class probabilities, float32 K×H×W; their argmax is what `predict` returns. Raises as it does."""
+        (logits_KHW,) = forward_images(self.network, [to_rgb(image)], self.width)
+        return logits_KHW.softmax(0).cpu().numpy()
+
+    def evaluate(self, data: Folder) -> Scores:
+        """Measure the model on labelled images; raises `UserError` for problems of the data."""
+        return evaluate(self.network, open_labelled(data, "val", self.space), self.space, self.width)
+
+
+def load(path: str | Path, device: str = "auto") -> Model:
+    """The model in a run folder or a ``.safetensors`` file, in eval mode on ``device``.
+
+    Raises:
+        UserError: there is no model, or the file is not one of ours.
+    """
+    path = Path(path)
+    file = path / "model.safetensors" if path.is_dir() else path
+    if not file.is_file():
+        remedy = (
+            "the run has not come to its end yet; call `acclimate adapt` with this --out again, or name a model "
+            "under stages/" if path.is_dir() else "give a run folder or a .safetensors file"
+        )  # fmt: skip
+        raise UserError(f"{file}: no such model; {remedy}")
+    network, space, meta = load_model(file)
+    return Model(network.to(pick_device(device)).eval(), space, int(meta["width"]))
+
+
+def evaluate_on(model: Model | str | Path, data: str | Path, **folder: Any) -> Scores:
+    """Measure a model (or the one at a path) on a folder of labelled images.
+
+    Args:
+        model: from `load`, or what `load` takes.
+        data: root folder of the images.
+        folder: ``labels``, ``ids``, ``layout``, ``split``, ``limit`` as in a recipe's `Folder`.
+
+    Raises:
+        UserError: there is no model, or the data have problems.
+    """
+    model = model if isinstance(model, Model) else load(model)
+    return model.evaluate(Folder(path=str(data), **folder))
+
+
+def predict_files(
+    model: Model | str | Path,
+    inputs: str | Path | Iterable[str | Path],
+    out: str | Path,
+    overlay: bool = False,
+    overwrite: bool = False,
+) -> list[Path]:
+    """Write a mask for every image: a palette PNG whose values are label ids.
+
+    Images in folders keep their sub-folders below ``out``. With ``overlay`` a tinted photo ``NAME.overlay.jpg`` is
+    written as well. Images that cannot be read don't keep the others from being done.
+
+    Returns:
+        The masks.
+
+    Raises:
+        UserError: before anything is written: missing inputs, no images, two images for one mask, masks that exist
+            already (unless ``overwrite``). Afterwards: images that could not be read.
+    """
+    out = Path(out)
+    inputs = [inputs] if isinstance(inputs, str | Path) else list(inputs)
+    jobs = _plan([Path(item).expanduser() for item in inputs], out, overlay, overwrite)
+    model = model if isinstance(model, Model) else load(model)
+    unreadable, masks = [], []
+    console = Console(stderr=True)
+    for job in track(jobs, "predicting", console=console, disable=not console.is_terminal, transient=True):
+        try:
+            image_HWC = read_image(job.image)
+        except UserError as error:
+            unreadable.append(str(error))
+            continue
+        label_HW = model.predict(image_HWC)
+        pictures.save(pictures.mask(label_HW, model.space), job.mask)
+        if overlay:
+            pictures.save(pictures.overlay(image_HWC, label_HW, model.space), job.overlay)
+        masks.append(job.mask)
+    if unreadable:
+        raise UserError(_listing(f"{len(masks)} masks written, {len(unreadable)} images left out", unreadable))
+    return masks
+
+
+def to_rgb(image: ImageLike) -> np.ndarray:
+    """Any form of image as uint8 HWC RGB.
+
+    Raises:
+        UserError: the file cannot be read, or shape, type or values are not an image's.
+    """
+    if isinstance(image, str | Path):
+        return read_image(image)
+    if isinstance(image, Image.Image):
+        if image.mode[0] in "IF":
+            raise UserError(f"a PIL image of mode {image.mode} has no known range; convert it to RGB with 8 bits")
+        return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+    if isinstance(image, torch.Tensor):
+        image = _from_tensor(image)
+    if isinstance(image, np.ndarray) and image.dtype == np.uint8:
+        if image.ndim == 2:
+            return np.repeat(image[..., None], 3, axis=2)
+        if image.ndim == 3 and image.shape[2] == 3 and image.size:
+            return image
+    found = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+    raise UserError(
+        f"not an image: expected a path, a PIL image, a uint8 array HWC or a tensor CHW (uint8 or 0 … 1), found {found}"
+    )
+
+
+def _from_tensor(image: torch.Tensor) -> np.ndarray:
+    """HWC array of a CHW tensor; only tensors in 0 … 1 are turned into uint8."""
+    if image.is_floating_point() and image.numel() and 0 <= image.min() and image.max() <= 1:
+        image = (image * 255).round().to(torch.uint8)
+    return image.detach().cpu().permute(*range(1, image.ndim), 0).numpy() if image.ndim == 3 else image.cpu().numpy()
+
+
+@dataclass(frozen=True)
+class _Job:
+    image: Path
+    mask: Path
+
+    @property
+    def overlay(self) -> Path:
+        return self.mask.with_suffix(".overlay.jpg")
+
+
+def _plan(inputs: Sequence[Path], out: Path, overlay: bool, overwrite: bool) -> list[_Job]:
+    """What is to be written, after everything that would go wrong has been looked for."""
+    jobs = [_Job(image, out / f"{name}.png") for image, name in _images(inputs, out)]
+    if not jobs:
+        raise UserError(f"{', '.join(map(str, inputs))}: no images; looked for {', '.join(IMAGE_SUFFIXES)}")
+    by_mask = defaultdict(list)
+    for job in jobs:
+        by_mask[job.mask].append(str(job.image))
+    doubled = [f"{mask}: from {' and '.join(images)}" for mask, images in by_mask.items() if len(images) > 1]
+    if doubled:
+        raise UserError(_listing("several images would write one mask; predict them into different folders", doubled))
+    outside = [str(job.mask) for job in jobs if not job.mask.parent.resolve().is_relative_to(out.resolve())]
+    if outside:
+        raise UserError(_listing(f"links lead out of {out}; remove them or choose another --out", outside))
+    images = {job.image.resolve() for job in jobs}
+    own = [str(job.mask) for job in jobs if job.mask.resolve() in images]
+    if own:
+        raise UserError(_listing("masks would take the place of photos; choose another --out", own))
+    outputs = [path for job in jobs for path in ((job.mask, job.overlay) if overlay else (job.mask,))]
+    existing = [str(path) for path in outputs if path.exists() or path.is_symlink()]
+    if existing and not overwrite:
+        raise UserError(_listing("these files exist; choose another --out or allow --overwrite", existing))
+    return jobs
+
+
+def _images(inputs: Sequence[Path], out: Path) -> Iterator[tuple[Path, str]]:
+    """Every image with its name below ``out``: without suffix, sub-folders kept. Earlier outputs are no inputs."""
+    out = out.resolve()
+    for item in inputs:
+        if item.is_dir():
+            below = out != item.resolve()
+            for image in sorted(item.rglob("*")):
+                earlier = below and out in image.resolve().parents
+                if image.suffix.lower() in IMAGE_SUFFIXES and image.is_file() and not earlier:
+                    yield image, image.relative_to(item).with_suffix("").as_posix()
+        elif item.is_file():
+            yield item, item.stem
+        else:
+            raise UserError(f"{item}: no such file or folder")
+
+
+def _listing(headline: str, lines: Sequence[str], most: int = 10) -> str:
+    """A message with the first lines and the number of the rest."""
+    rest = [f"  … and {len(lines) - most} more"] if len(lines) > most else []
+    return "\n".join([f"{headline}:", *(f"  {line}" for line in lines[:most]), *rest])

@@ -1,0 +1,474 @@
+"""The recipe: every choice of a run as typed values, read from YAML and checked all at once.
+
+A recipe file holds only what differs from the defaults below. ``load`` reads a file or the name of a
+built-in recipe, lays command-line overrides (``selflabel.temperature=0.1``) over it, and raises one
+`UserError` that lists *every* problem: unknown keys with the nearest known name, wrong types, values
+out of range, choices that contradict each other.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import math
+import types
+import typing
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, Union
+
+import yaml
+
+from acclimate.errors import UserError
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Where one set of images lies on disk."""
+
+    path: str = ""
+    """Root folder. Empty: this set is not given."""
+    layout: Literal["folder", "gta5", "synthia", "cityscapes", "camvid"] = "folder"
+    """How the files are arranged; ``folder`` is any folder of images."""
+    split: str = ""
+    """Sub-split of a known layout, such as ``train`` or ``val``. Empty: the layout's usual one."""
+    labels: str = ""
+    """Layout ``folder``: folder of the label PNGs, or a template such as ``gt/{name}_id.png``."""
+    ids: str = ""
+    """Meaning of the raw label values: a known scheme (``cityscapes``, ``gta5``, ``synthia``,
+    ``camvid``, ``train``) or the path of a label map. Empty: the layout's own scheme."""
+    limit: int = 0
+    """Use only that many images, evenly spaced. 0: all."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """What is learned from, and at which size."""
+
+    classes: str = "cityscapes19"
+    """A built-in label space (``cityscapes19``, ``cityscapes16``, ``cityscapes13``, ``camvid11``,
+    ``streets``) or the path of a label map, whose names then are the classes."""
+    source: Folder = field(default_factory=Folder)
+    """Labelled images of the source domain."""
+    target: Folder = field(default_factory=Folder)
+    """Unlabelled images of the target domain. No label of theirs is ever opened."""
+    val: Folder = field(default_factory=Folder)
+    """Optional labelled images of the target domain, to measure with and for nothing else."""
+    ceiling: Folder = field(default_factory=Folder)
+    """Optional labelled images for the reference model that shows what target labels would give.
+    Nothing of the adaptation sees them."""
+    width: int = 480
+    """Width in pixels to which images are brought (height in proportion) at scale 1."""
+    crop: tuple[int, int] = (192, 256)
+    """Height and width in pixels of the training crops."""
+    scale: tuple[float, float] = (0.75, 1.5)
+    """Range of the random scale of training images, relative to ``width``."""
+    workers: int = -1
+    """Processes that prepare batches. 0: none beside the trainer; -1: chosen from the machine."""
+
+
+@dataclass(frozen=True)
+class Augment:
+    """The strong view: what is done to a target crop beyond scale, crop and flip."""
+
+    flip: bool = True
+    """Mirror weak views at random, and strong views once more."""
+    blur: float = 0.5
+    """Probability of a Gaussian blur."""
+    jitter: float = 0.4
+    """Largest relative change of brightness, contrast and saturation; hue changes a quarter of it."""
+    operations: int = 2
+    """RandAugment: operations drawn per view (photometric and geometric). 0: none."""
+    magnitude: float = 0.5
+    """RandAugment: strength in 0 … 1."""
+    cutout: float = 0.3
+    """Largest side of the removed rectangle, relative to the crop. 0: none."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """The segmentation network."""
+
+    architecture: Literal["light", "deeplab"] = "light"
+    """``light``: a timm backbone under a light pyramid head, stride 4. ``deeplab``: the paper's
+    modified DeepLab-v2 on ResNet-101, stride 8."""
+    backbone: str = "efficientnet_lite0"
+    """Any timm model with ``features_only`` support (architecture ``light``)."""
+    weights: str = "imagenet"
+    """``imagenet``: pre-trained (efficientnet_lite0: from the installed package, without network);
+    ``none``: random; or the path of a file with backbone weights."""
+    channels: int = 96
+    """Channels of the light head's features, which are clustered."""
+    dropout: float = 0.1
+    """Dropout on the features before the classifier; clustering sees them before it."""
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """How all stages descend; a stage may set its own learning rate."""
+
+    name: Literal["sgd", "adamw"] = "adamw"
+    lr: float = 3e-4
+    """Learning rate of the backbone."""
+    head_factor: float = 5.0
+    """Head and prototypes learn this many times faster."""
+    weight_decay: float = 0.01
+    momentum: float = 0.9
+    """SGD only."""
+    power: float = 0.9
+    """The rate falls as (1 - t/T)^power; T is the stage's length, so that it ends with it."""
+    ramp: int = 20
+    """Iterations over which the rate rises at the start of a stage."""
+    ema: float = 0.99
+    """Momentum of the averaged weights (the teacher); its first steps average faster."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Plain training on source labels: where adaptation starts from, and what it is compared with."""
+
+    iterations: int = 300
+    batch: int = 8
+    lr: float = 0.0
+    """0: the optimizer's."""
+
+
+@dataclass(frozen=True)
+class Warmup:
+    """Warm-up on top of the source-only model: colour statistics and output-space alignment."""
+
+    iterations: int = 200
+    """0: no warm-up, self-labelling starts from the source-only model."""
+    batch: int = 8
+    lr: float = 0.0
+    colour: bool = True
+    """Give source images the LAB statistics of random target images."""
+    adversarial: bool = True
+    """Align the outputs on source and target with a discriminator."""
+    adversarial_weight: float = 0.01
+    discriminator_lr: float = 1e-4
+
+
+@dataclass(frozen=True)
+class SelfLabel:
+    """Stage 1: online class-balanced self-labelling (CPSL sections 3.2 to 3.4)."""
+
+    iterations: int = 400
+    batch: int = 8
+    """Source images and as many target images per step."""
+    lr: float = 0.0
+    colour: bool = True
+    """Give source images the LAB statistics of random target images."""
+    rectify: bool = True
+    """Correct the pseudo labels by the prototypes' cluster probabilities (else they stay fixed)."""
+    align: bool = True
+    """Assign under the class distribution of the pseudo labels (else under a uniform one)."""
+    stratified: bool = True
+    """Sample pixels in the class proportions of the pseudo labels (else uniformly)."""
+    temperature: float = 0.08
+    """Of the cluster probabilities softmax(cos / temperature)."""
+    epsilon: float = 0.05
+    """Entropy weight of the optimal transport."""
+    sinkhorn_iterations: int = 3
+    bank: int = 65536
+    """Features kept in the memory bank. 0: assignments over the current batch alone."""
+    pixels: int = 256
+    """Pixels sampled per target image."""
+    distribution_momentum: float = 0.99
+    """Of the moving average of the class distribution. 1: fixed after the initialisation."""
+    prototype_momentum: float = 0.99
+    """Of the averaged prototypes that rectify."""
+    weight_source: float = 1.0
+    weight_target: float = 1.0
+    """Of the symmetric cross-entropy on rectified labels. 0 removes it."""
+    alpha: float = 0.1
+    """Weight of the cross-entropy in the symmetric cross-entropy."""
+    beta: float = 1.0
+    """Weight of the reverse cross-entropy in it."""
+    weight_selflabel: float = 0.1
+    """Of the self-labelling loss. 0 removes it."""
+    weight_consistency: float = 0.26
+    """Of the weak-to-strong consistency, a mean over pixels (5 / 19 in the official scale). 0 removes it."""
+    cutmix: float = 0.5
+    """Probability of pasting a source region of half the area into the target's view. 0: never."""
+    target_view: Literal["strong", "weak"] = "strong"
+    """View on which the rectified labels are learned. ``strong`` shares one pass with the
+    consistency; ``weak`` is the paper's, at the price of one more pass."""
+
+
+@dataclass(frozen=True)
+class Distill:
+    """Stages 2 and 3: confident pseudo labels into a freshly initialised student."""
+
+    rounds: int = 2
+    """0: adaptation ends with stage 1."""
+    iterations: int = 400
+    batch: int = 8
+    lr: float = 0.0
+    colour: bool = True
+    threshold: float = 0.95
+    """Pseudo labels under this confidence are ignored."""
+    flip: bool = True
+    """Average the teacher's predictions with those on the mirrored image."""
+    temperature: float = 1.0
+    """Of both distributions in the distillation."""
+    weight_source: float = 1.0
+    weight_target: float = 1.0
+    """Of the cross-entropy on confident pseudo labels. 0 removes it."""
+    weight_distill: float = 1.0
+    """Of KL(teacher || student), a mean over pixels. 0 removes it."""
+    student: Literal["fresh", "previous"] = "fresh"
+    """Weights that a student starts from: pre-trained backbone, or the previous stage."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All choices of a run."""
+
+    seed: int = 0
+    device: str = "auto"
+    """``auto``: a GPU where there is one; or ``cpu``, ``cuda``, ``cuda:1``, ``mps``."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Type of the network's arithmetic (bfloat16: autocast; losses stay in float32)."""
+    log_every: int = 20
+    """Iterations between two log lines."""
+    save_every: int = 100
+    """Iterations between two checkpoints."""
+    data: Data = field(default_factory=Data)
+    augment: Augment = field(default_factory=Augment)
+    network: Network = field(default_factory=Network)
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    source: Source = field(default_factory=Source)
+    warmup: Warmup = field(default_factory=Warmup)
+    selflabel: SelfLabel = field(default_factory=SelfLabel)
+    distill: Distill = field(default_factory=Distill)
+
+
+IMMATERIAL = ("device", "log_every", "save_every", "data.workers")
+"""Keys that may change when a run is continued: they cannot alter what is learned."""
+
+
+def names() -> list[str]:
+    """Names of the built-in recipes."""
+    folder = resources.files("acclimate") / "recipes"
+    return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml"))
+
+
+def load(name_or_path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
+    """Read a recipe file, or a built-in recipe by name, with ``key=value`` overrides over it.
+
+    Raises:
+        UserError: the file is missing or not YAML, or the recipe has problems (all are listed).
+    """
+    text, origin = read(name_or_path)
+    try:
+        tree = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise UserError(f"{origin}: not valid YAML: {error}") from None
+    if not isinstance(tree, dict):
+        raise UserError(f"{origin}: a recipe is a mapping of keys to values, found {type(tree).__name__}")
+    for override in overrides:
+        _lay_over(tree, override)
+    return parse(tree, origin)
+
+
+def read(name_or_path: str | Path) -> tuple[str, str]:
+    """Text of a recipe file or built-in recipe, and what to call it in messages.
+
+    Raises:
+        UserError: there is neither, or the file cannot be read.
+    """
+    path, name = Path(name_or_path), str(name_or_path)
+    if path.suffix in {".yaml", ".yml"} or path.is_file():
+        try:
+            return path.read_text(encoding="utf-8"), str(path)
+        except FileNotFoundError:
+            raise UserError(f"{path}: no such recipe file") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{path}: the recipe cannot be read: {error}") from None
+    if name not in names():
+        raise UserError(
+            f"{name}: neither a recipe file (*.yaml) nor a built-in recipe"
+            f"{_nearest(name, names())}; built-in are: {', '.join(names())}"
+        )
+    built_in = resources.files("acclimate") / "recipes" / f"{name}.yaml"
+    return built_in.read_text(encoding="utf-8"), name
+
+
+def as_override(key: str, value: Any) -> str:
+    """The ``key=value`` that `load` reads back as exactly this value: quoted, so that YAML does not interpret text."""
+    plain = str(value) if isinstance(value, Path) else value
+    return f"{key}={json.dumps(plain, ensure_ascii=False)}"
+
+
+def parse(tree: Mapping[str, Any], origin: str = "recipe") -> Recipe:
+    """Build a recipe from nested mappings; raises one `UserError` listing every problem."""
+    problems: list[str] = []
+    recipe = _build(Recipe, tree, "", problems)
+    if not problems:
+        problems = list(_contradictions(recipe))
+    if problems:
+        listing = "\n".join(f"  - {p}" for p in problems)
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        raise UserError(f"{origin}: {count} in the recipe:\n{listing}")
+    return recipe
+
+
+def to_dict(recipe: Any) -> dict[str, Any]:
+    """The recipe (or a section of it) as plain nested mappings, ready for YAML and JSON."""
+    return {
+        key: list(value) if isinstance(value, tuple) else to_dict(value) if dataclasses.is_dataclass(value) else value
+        for key, value in ((f.name, getattr(recipe, f.name)) for f in dataclasses.fields(recipe))
+    }
+
+
+def to_yaml(recipe: Recipe) -> str:
+    """The whole recipe, defaults included, as YAML that `load` reads back to an equal recipe."""
+    return yaml.safe_dump(to_dict(recipe), sort_keys=False, allow_unicode=True)
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted keys of nested mappings: ``{"data": {"width": 480}}`` → ``{"data.width": 480}``."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        path = f"{prefix}{key}"
+        flat.update(flatten(value, f"{path}.") if isinstance(value, Mapping) else {path: value})
+    return flat
+
+
+def difference(old: Recipe, new: Recipe) -> dict[str, tuple[Any, Any]]:
+    """Dotted keys whose values differ and matter, with the old and the new value."""
+    before, after = flatten(to_dict(old)), flatten(to_dict(new))
+    return {k: (before[k], after[k]) for k in after if before[k] != after[k] and k not in IMMATERIAL}
+
+
+def _lay_over(tree: dict[str, Any], override: str) -> None:
+    """Set one ``dotted.key=value``; the value is read as YAML."""
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise UserError(f"{override!r}: an override is written key=value, such as selflabel.iterations=500")
+    *sections, leaf = key.split(".")
+    for section in sections:
+        inner = tree[section] = {} if tree.get(section) is None else tree[section]
+        if not isinstance(inner, dict):
+            raise UserError(f"{override!r}: {section} is not a section of the recipe")
+        tree = inner
+    try:
+        tree[leaf] = yaml.safe_load(value) if value else ""
+    except yaml.YAMLError as error:
+        raise UserError(f"{override!r}: the value is not valid YAML: {error}") from None
+
+
+def _build(kind: type, tree: Any, prefix: str, problems: list[str]) -> Any:
+    if not isinstance(tree, Mapping):
+        problems.append(f"{prefix.rstrip('.')}: expected a section with keys, found {tree!r}")
+        return kind()
+    hints = typing.get_type_hints(kind)
+    values: dict[str, Any] = {}
+    for key, value in tree.items():
+        path = f"{prefix}{key}"
+        if key not in hints:
+            problems.append(f"{path}: unknown key{_nearest(str(key), hints)}")
+        elif dataclasses.is_dataclass(hints[key]):
+            values[key] = _build(hints[key], {} if value is None else value, f"{path}.", problems)
+        else:
+            try:
+                values[key] = _convert(value, hints[key])
+            except ValueError as error:
+                problems.append(f"{path}: {error}")
+    built = kind(**values)
+    problems.extend(f"{prefix}{problem}" for problem in _out_of_range(built) if problem.split(":")[0] in values)
+    return built
+
+
+def _convert(value: Any, hint: Any) -> Any:
+    """The value in the hinted type, or a ValueError that says what was expected."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        if value not in arguments:
+            raise ValueError(
+                f"expected one of {', '.join(map(str, arguments))}, found {value!r}{_nearest(value, arguments)}"
+            )
+        return value
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)) or len(value) != len(arguments):
+            raise ValueError(f"expected a list of {len(arguments)} values, found {value!r}")
+        return tuple(_convert(v, a) for v, a in zip(value, arguments, strict=True))
+    if origin in (Union, types.UnionType):
+        raise TypeError(f"unsupported hint {hint}")
+    if hint is float and isinstance(value, str):  # YAML 1.1 reads 1e-4 (without a dot) as text
+        try:
+            value = float(value)
+        except ValueError:
+            raise ValueError(f"expected a number, found {value!r}") from None
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        try:
+            value = float(value)
+        except OverflowError:
+            raise ValueError("expected a finite number, found one beyond all bounds") from None
+    if hint is str and isinstance(value, (int, float)) and not isinstance(value, bool):
+        value = str(value)
+    if type(value) is not hint:
+        expected = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[hint]
+        raise ValueError(f"expected {expected}, found {value!r}")
+    if hint is float and not math.isfinite(value):
+        raise ValueError(f"expected a finite number, found {value!r}")
+    return value
+
+
+# Ranges by key name: one name means one thing in every section.
+_POSITIVE = {
+    "lr", "head_factor", "discriminator_lr", "temperature", "epsilon", "width", "batch", "log_every", "save_every",
+    "channels", "sinkhorn_iterations", "pixels",
+}  # fmt: skip
+_NOT_NEGATIVE = {
+    "iterations", "bank", "limit", "rounds", "operations", "weight_decay", "power", "ramp", "alpha", "beta", "seed",
+    "adversarial_weight", "weight_source", "weight_target", "weight_selflabel", "weight_consistency", "weight_distill",
+}  # fmt: skip
+_FRACTION = {
+    "blur", "jitter", "magnitude", "cutout", "dropout", "momentum", "ema", "distribution_momentum",
+    "prototype_momentum", "cutmix", "threshold",
+}  # fmt: skip
+
+
+def _out_of_range(section: Any) -> Iterator[str]:
+    for item in dataclasses.fields(section):
+        name, value = item.name, getattr(section, item.name)
+        stage_default = name == "lr" and item.default == 0.0 and value == 0.0
+        if name in _POSITIVE and value <= 0 and not stage_default:
+            yield f"{name}: must be greater than 0, found {value}"
+        elif name in _NOT_NEGATIVE and value < 0:
+            yield f"{name}: must not be negative, found {value}"
+        elif name in _FRACTION and not 0 <= value <= 1:
+            yield f"{name}: must lie in 0 … 1, found {value}"
+        elif name == "crop" and min(value) < 32:
+            yield f"crop: height and width must be at least 32 pixels, found {list(value)}"
+        elif name == "scale" and not 0 < value[0] <= value[1]:
+            yield f"scale: expected [smallest, largest] with 0 < smallest <= largest, found {list(value)}"
+        elif name == "workers" and value < -1:
+            yield f"workers: must be -1 (automatic), 0 or more, found {value}"
+
+
+def _contradictions(recipe: Recipe) -> Iterator[str]:
+    if recipe.source.iterations == 0:
+        yield "source.iterations: 0 would leave nothing to adapt; give at least 1"
+    if recipe.optimizer.ema == 1 or recipe.selflabel.prototype_momentum == 1:
+        yield "optimizer.ema and selflabel.prototype_momentum: 1 would never take anything in; stay below 1"
+    stage = recipe.selflabel
+    if stage.iterations and stage.weight_source == stage.weight_target == stage.weight_consistency == 0:
+        yield "selflabel: all of weight_source, weight_target and weight_consistency are 0, nothing would be learned"
+    if stage.iterations and stage.weight_target and stage.alpha == stage.beta == 0:
+        yield "selflabel: alpha and beta are both 0, so weight_target has nothing to weigh; set weight_target: 0 instead"
+    last = recipe.distill
+    if last.rounds and last.iterations == 0:
+        yield "distill: rounds without iterations; set distill.rounds: 0 to leave distillation out"
+    if last.rounds and last.weight_source == last.weight_target == last.weight_distill == 0:
+        yield "distill: all weights are 0, nothing would be learned"
+
+
+def _nearest(word: Any, known: Iterable[Any]) -> str:
+    close = difflib.get_close_matches(str(word), [str(k) for k in known], n=1)
+    return f" (did you mean {close[0]}?)" if close else ""

@@ -1,0 +1,46 @@
+"""Class-balanced pixel-level self-labelling (CPSL, Li et al., CVPR 2022) as a library of its own.
+
+Nothing in here knows of images, networks or recipes: features, pseudo labels and prototypes go in,
+assignments, corrected labels and losses come out.
+"""
+
+from acclimate.selflabel.bank import MemoryBank
+from acclimate.selflabel.distribution import follow, label_shares
+from acclimate.selflabel.losses import (
+    cross_entropy,
+    kl_divergence,
+    reverse_cross_entropy,
+    self_labelling,
+    symmetric_cross_entropy,
+)
+from acclimate.selflabel.prototypes import (
+    PrototypeMeans,
+    Prototypes,
+    cluster_probabilities,
+    similarity,
+    similarity_map,
+)
+from acclimate.selflabel.rectify import Rectified, rectify
+from acclimate.selflabel.sampling import stratified_sample, uniform_sample
+from acclimate.selflabel.transport import sinkhorn
+
+__all__ = [
+    "MemoryBank",
+    "PrototypeMeans",
+    "Prototypes",
+    "Rectified",
+    "cluster_probabilities",
+    "cross_entropy",
+    "follow",
+    "kl_divergence",
+    "label_shares",
+    "rectify",
+    "reverse_cross_entropy",
+    "self_labelling",
+    "similarity",
+    "similarity_map",
+    "sinkhorn",
+    "stratified_sample",
+    "symmetric_cross_entropy",
+    "uniform_sample",
+]

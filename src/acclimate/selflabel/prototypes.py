@@ -1,0 +1,76 @@
+"""Class prototypes: a learned direction per class in feature space, and its moving average."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def similarity(feat_ND: Tensor, proto_KD: Tensor) -> Tensor:
+    """Cosine similarities N x K of features (any scale) and prototypes (any scale), in float32."""
+    return F.normalize(feat_ND.float(), dim=-1) @ F.normalize(proto_KD.float(), dim=-1).T
+
+
+def similarity_map(feat_BDhw: Tensor, proto_KD: Tensor) -> Tensor:
+    """Cosine similarities B x K x h x w of a feature map and prototypes, in float32."""
+    unit_KD = F.normalize(proto_KD.float(), dim=-1)
+    return F.conv2d(F.normalize(feat_BDhw.float(), dim=1), unit_KD[:, :, None, None])
+
+
+def cluster_probabilities(feat_BDhw: Tensor, proto_KD: Tensor, temperature: float) -> Tensor:
+    """softmax(cos / temperature) over classes, B x K x h x w: the soft cluster membership (paper Eq. 3)."""
+    return (similarity_map(feat_BDhw, proto_KD) / temperature).softmax(dim=1)
+
+
+class Prototypes(nn.Module):
+    """Prototypes W, learned by the self-labelling loss, and their average W', which rectifies.
+
+    Args:
+        initial_KD: starting directions; W = W' at the start.
+        momentum: of the average, in 0 … 1 (exclusive). The first updates average faster, as for networks.
+    """
+
+    def __init__(self, initial_KD: Tensor, momentum: float) -> None:
+        super().__init__()
+        self.momentum = momentum
+        self.weight_KD = nn.Parameter(initial_KD.detach().float().clone())
+        self.average_KD: Tensor
+        self.register_buffer("average_KD", initial_KD.detach().float().clone())
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Let the average follow W by one step."""
+        self.average_KD.lerp_(self.weight_KD, 1 - self.momentum)
+
+
+class PrototypeMeans:
+    """Mean feature per predicted class: a mean over pixels within each image, then over images.
+
+    Averaging within images first keeps a few images full of one class from outweighing the rest. Classes
+    with fewer than ``min_pixels`` pixels in an image are skipped there, being noise more often than not.
+    """
+
+    def __init__(self, classes: int, channels: int, min_pixels: int = 10) -> None:
+        self.min_pixels = min_pixels
+        self.sum_KD = torch.zeros(classes, channels, dtype=torch.float64)
+        self.images_K = torch.zeros(classes, dtype=torch.float64)
+
+    @torch.no_grad()
+    def add(self, feat_BDhw: Tensor, logits_BKhw: Tensor) -> None:
+        """Take in the images of a batch, each under its own predictions."""
+        classes = len(self.images_K)
+        member_BKP = F.one_hot(logits_BKhw.argmax(dim=1).flatten(1), classes).float().transpose(1, 2)
+        pixels_BK = member_BKP.sum(dim=2)
+        sum_BKD = member_BKP @ feat_BDhw.float().flatten(2).transpose(1, 2)
+        counted_BK = pixels_BK >= self.min_pixels
+        mean_BKD = sum_BKD / pixels_BK.clamp(min=1)[..., None] * counted_BK[..., None]
+        self.sum_KD += mean_BKD.sum(dim=0).double().cpu()
+        self.images_K += counted_BK.sum(dim=0).double().cpu()
+
+    def means(self, fallback_KD: Tensor | None = None) -> Tensor:
+        """Prototypes K x D, float32; a class never seen takes its row of ``fallback_KD``, or zeros."""
+        mean_KD = (self.sum_KD / self.images_K.clamp(min=1)[:, None]).float()
+        if fallback_KD is None:
+            return mean_KD
+        return torch.where(self.images_K[:, None] > 0, mean_KD, fallback_KD.detach().float().cpu())

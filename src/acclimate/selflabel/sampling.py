@@ -1,0 +1,46 @@
+"""Which pixels are clustered: a sample that mirrors the class distribution of the data set."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def stratified_sample(
+    label_P: Tensor, distribution_K: Tensor, count: int, generator: torch.Generator | None = None
+) -> Tensor:
+    """Indices of about ``count`` pixels whose classes stand in the proportions of ``distribution_K`` (paper Eq. 9).
+
+    Each class has a quota, its share of ``count``, rounded up or down at random so that also a share below
+    one pixel is met in expectation. A class with fewer pixels than its quota gives all it has and the rest
+    stays open: filling up with frequent classes would tilt the memory bank towards them.
+
+    Args:
+        label_P: pseudo label of every candidate pixel; values outside 0 … K-1 are never drawn.
+        distribution_K: share of each class, sums to 1.
+        count: pixels wanted.
+        generator: source of randomness, on the CPU.
+
+    Returns:
+        Indices into ``label_P``, at most ``count + K`` of them, each at most once, in random order.
+    """
+    device, classes = label_P.device, len(distribution_K)
+    label_P = torch.where((label_P >= 0) & (label_P < classes), label_P, classes)
+    quota_K = (distribution_K.detach().double().cpu() * count + torch.rand(classes, generator=generator)).floor()
+    order_P = torch.randperm(len(label_P), generator=generator).to(device)
+    shuffled_P = label_P[order_P]
+    by_class_P = shuffled_P.argsort(stable=True)
+    size_K = torch.bincount(shuffled_P, minlength=classes + 1)
+    first_K = size_K.cumsum(0) - size_K
+    class_P = shuffled_P[by_class_P]
+    rank_P = torch.arange(len(label_P), device=device) - first_K[class_P]
+    quota_K = torch.cat([quota_K, quota_K.new_zeros(1)]).to(device)
+    chosen = order_P[by_class_P[rank_P < quota_K[class_P]]]
+    return chosen[torch.randperm(len(chosen), generator=generator).to(device)]
+
+
+def uniform_sample(label_P: Tensor, classes: int, count: int, generator: torch.Generator | None = None) -> Tensor:
+    """Indices of ``count`` pixels (or all, if fewer) with a label in 0 … classes-1, each equally likely."""
+    candidates = ((label_P >= 0) & (label_P < classes)).nonzero().squeeze(1)
+    order = torch.randperm(len(candidates), generator=generator)[:count]
+    return candidates[order.to(candidates.device)]

@@ -1,0 +1,1 @@
+"""The stages of CPSL, each a task that the training loop runs."""
