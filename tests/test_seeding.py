@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from acclimate.data.seeding import Schedule, generator
 
 

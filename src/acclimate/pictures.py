@@ -36,7 +36,7 @@ def overlay(image_HWC: np.ndarray, label_HW: np.ndarray, space: LabelSpace, opac
 
 def mask(label_HW: np.ndarray, space: LabelSpace) -> Image.Image:
     """The label map as a palette image: its values are the label ids, viewers show the classes' colours."""
-    image = Image.fromarray(label_HW, mode="L")
+    image = Image.fromarray(label_HW)
     image.putpalette(space.palette())
     return image
 
@@ -76,7 +76,7 @@ def save(picture: Image.Image | np.ndarray, path: Path) -> None:
         if path.suffix in {".jpg", ".jpeg"}:
             image.save(temporary, "JPEG", quality=90)
         else:
-            image.save(temporary, "PNG", optimize=True)
+            image.save(temporary, "PNG")
 
 
 def _fit(picture_HWC: np.ndarray, growing: Image.Resampling) -> Image.Image:

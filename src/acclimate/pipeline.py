@@ -124,7 +124,7 @@ class Work:
         task, batches, iterations = self._prepare(stage)
         prepared = time.monotonic() - started
         seconds = fit(task, batches, Plan(stage.name, iterations, self.run.path(stage.name)), self.recipe, self.journal)
-        width = {"width": str(self.recipe.data.width)}
+        width = {"width": self.recipe.data.width}
         save_model(self.run.model(stage.name), task.teacher, self.space, self.recipe.network, width)
         scores = evaluate(task.teacher, self.val, self.space, self.recipe.data.width).to_dict() if self.val else {}
         self.run.finish(stage, minutes=(prepared + seconds) / 60, iterations=iterations, **scores)

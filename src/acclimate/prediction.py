@@ -21,7 +21,8 @@ from acclimate.errors import UserError
 from acclimate.evaluation import Scores, evaluate
 from acclimate.inference import forward_images, pick_device, predict_labels
 from acclimate.labels import LabelSpace
-from acclimate.networks import Segmenter, load_model
+from acclimate.networks import Segmenter
+from acclimate.networks.weights import load_model
 from acclimate.recipe import Folder
 
 ImageLike = str | Path | Image.Image | np.ndarray | torch.Tensor
@@ -69,7 +70,7 @@ def load(path: str | Path, device: str = "auto") -> Model:
         )  # fmt: skip
         raise UserError(f"{file}: no such model; {remedy}")
     network, space, meta = load_model(file)
-    return Model(network.to(pick_device(device)).eval(), space, int(meta["width"]))
+    return Model(network.to(pick_device(device)).eval(), space, meta["width"])
 
 
 def evaluate_on(model: Model | str | Path, data: str | Path, **folder: Any) -> Scores:
@@ -155,7 +156,7 @@ def to_rgb(image: ImageLike) -> np.ndarray:
 
 def _from_tensor(image: torch.Tensor) -> np.ndarray:
     """HWC array of a CHW tensor; only tensors in 0 … 1 are turned into uint8."""
-    if image.is_floating_point() and image.numel() and 0 <= image.min() and image.max() <= 1:
+    if image.is_floating_point() and image.numel() and image.min() >= 0 and image.max() <= 1:
         image = (image * 255).round().to(torch.uint8)
     return image.detach().cpu().permute(*range(1, image.ndim), 0).numpy() if image.ndim == 3 else image.cpu().numpy()
 

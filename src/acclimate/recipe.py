@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import json
 import math
 import types
 import typing
@@ -301,7 +300,9 @@ def read(name_or_path: str | Path) -> tuple[str, str]:
 def as_override(key: str, value: Any) -> str:
     """The ``key=value`` that `load` reads back as exactly this value: quoted, so that YAML does not interpret text."""
     plain = str(value) if isinstance(value, Path) else value
-    return f"{key}={json.dumps(plain, ensure_ascii=False)}"
+    text = yaml.safe_dump(plain, default_flow_style=True, allow_unicode=True, width=math.inf)
+    text = text.removesuffix("...\n").strip()  # YAML ends a bare value with a document's end
+    return f"{key}={text}"
 
 
 def parse(tree: Mapping[str, Any], origin: str = "recipe") -> Recipe:
@@ -461,7 +462,7 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
     if stage.iterations and stage.weight_source == stage.weight_target == stage.weight_consistency == 0:
         yield "selflabel: all of weight_source, weight_target and weight_consistency are 0, nothing would be learned"
     if stage.iterations and stage.weight_target and stage.alpha == stage.beta == 0:
-        yield "selflabel: alpha and beta are both 0, so weight_target has nothing to weigh; set weight_target: 0 instead"
+        yield "selflabel: alpha and beta are both 0, weight_target has nothing to weigh; set weight_target: 0 instead"
     last = recipe.distill
     if last.rounds and last.iterations == 0:
         yield "distill: rounds without iterations; set distill.rounds: 0 to leave distillation out"

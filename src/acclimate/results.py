@@ -81,7 +81,7 @@ def draw_comparison(run: Run, rows: list[dict[str, Any]], shown: ImageSet, devic
     for row in rows:
         network, space, meta = load_model(run.model(row["name"]))
         network.to(device)
-        columns.append([predict_labels(network, image, int(meta["width"])) for image in images])
+        columns.append([predict_labels(network, image, meta["width"]) for image in images])
         headers.append(f"{row['title']}{_suffix(row)}")
     if isinstance(shown, LabelledSet):
         columns.append([shown.label(i) for i in indices])

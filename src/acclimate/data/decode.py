@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 from acclimate.errors import UserError
 
@@ -29,11 +29,10 @@ def read_image(path: str | Path) -> np.ndarray:
         UserError: the file is missing, empty, truncated or not an image.
     """
     path = Path(path)
-    with _opened(path) as image:
-        if image.mode == "F":
+    with _opened(path) as file:
+        if file.mode == "F":
             raise UserError(f"{path}: floating-point pixels have no known range; save the image with 8 bits")
-        if _orientation(image):
-            image = ImageOps.exif_transpose(image)
+        image = ImageOps.exif_transpose(file) if _orientation(file) else file
         if image.mode.startswith("I"):
             grey_HW = (np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8)
             return np.repeat(grey_HW[..., None], 3, axis=2)
@@ -70,12 +69,12 @@ def read_label(path: Path, by_colour: bool) -> np.ndarray:
         if image.mode == "F":
             raise UserError(f"{path}: floating-point pixels cannot be labels; save whole numbers with 8 or 16 bits")
         if image.mode in ("P", "PA") and by_colour:
-            image = image.convert("RGB")
+            return np.array(image.convert("RGB"))
         raw = np.array(image)
         return raw[..., 0] if image.mode in ("LA", "PA") else raw[..., :3] if raw.ndim == 3 else raw
 
 
-def _first_channel_16(path: Path, image: Image.Image, rawmode: str) -> np.ndarray:
+def _first_channel_16(path: Path, image: ImageFile.ImageFile, rawmode: str) -> np.ndarray:
     """uint16 HW: Pillow drops the lower bytes of such files, so ask its decoder for the bytes by other raw modes.
 
     16-bit grey and alpha are the four bytes of an 8-bit RGBA pixel; 16-bit RGB read as if its bytes were
@@ -104,7 +103,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def _opened(path: Path) -> Iterator[ImageFile.ImageFile]:
     try:
         with Image.open(path) as image:
             yield image

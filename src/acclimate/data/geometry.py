@@ -230,7 +230,7 @@ def _resized(image_HWC: np.ndarray, matrix: np.ndarray, hw: Size) -> np.ndarray:
     size = columns.stop - columns.start, rows.stop - rows.start
     if min(size) > 0:
         image = Image.fromarray(image_HWC)
-        canvas[rows, columns] = image.resize(size, Image.Resampling.BILINEAR, box=(left, top, right, bottom))
+        canvas[rows, columns] = np.asarray(image.resize(size, Image.Resampling.BILINEAR, (left, top, right, bottom)))
     return canvas[:: int(np.sign(matrix[1, 1])), :: int(np.sign(matrix[0, 0]))].copy()
 
 

