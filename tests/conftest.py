@@ -74,7 +74,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, rgb_space: LabelSpace) -> 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = build(choices, len(rgb_space))
-    save_model(folder / "model.safetensors", network, rgb_space, choices, {"width": "64"})
+    save_model(folder / "model.safetensors", network, rgb_space, choices, {"width": 64})
     return folder
 
 

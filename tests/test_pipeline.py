@@ -58,7 +58,7 @@ def test_every_stage_leaves_a_model_a_row_and_a_record(finished: Run) -> None:
     assert [row["name"] for row in rows] == [name for name in STAGES if name != "initialise"]
     for row in rows:
         assert 0 <= row["mean_iou"] <= 1 and row["iterations"] == 3 and row["minutes"] > 0
-        network, space, metadata = load_model(finished.model(row["name"]))
+        _, space, metadata = load_model(finished.model(row["name"]))
         assert space.name == "streets" and metadata["width"] == 80
     assert len({weights(finished, row["name"]) for row in rows}) == len(rows)
     assert finished.best.read_bytes() == weights(finished, "distill-2")

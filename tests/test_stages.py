@@ -97,7 +97,7 @@ def test_every_task_learns_its_batch(kind: str) -> None:
 def test_the_discriminator_and_the_segmenter_each_get_their_own_gradient() -> None:
     task = WarmupTask(network(), choices(warmup={"adversarial_weight": 1.0}))
     task.train()
-    source, target = PAIR
+    source, _ = PAIR
     probabilities = task.student(source.image_BCHW.float() / 255).logits_BKhw.softmax(dim=1)
     terms = task._adversarial(probabilities, probabilities)
     terms["adversarial"].backward(retain_graph=True)
@@ -218,7 +218,7 @@ def test_upsampling_keeps_cells_over_their_pixels() -> None:
     full = upsample(logits, torch.zeros(1, 11, 12), stride=4)
     assert full.shape == (1, 2, 11, 12)
     peak = (full[0, 1] == full[0, 1].max()).nonzero()
-    assert 4 <= int(peak.min()) and int(peak.max()) < 8
+    assert int(peak.min()) >= 4 and int(peak.max()) < 8
 
 
 def test_distillation_does_not_run_the_teacher() -> None:

@@ -42,7 +42,8 @@ _ALWAYS = ("seed", "precision", "network.", "optimizer.", "augment.", "data.clas
 
 
 Batches = Callable[[int], Iterator[Any]]
-Section = recipes.Source | recipes.Warmup | recipes.SelfLabel | recipes.Distill
+PairSection = recipes.Warmup | recipes.SelfLabel | recipes.Distill
+Section = recipes.Source | PairSection
 
 
 def stages_of(recipe: Recipe) -> list[Stage]:
@@ -164,7 +165,8 @@ class Work:
         """Pseudo labels, class distribution and prototypes of the target under the model so far."""
         folder = self.run.path(stage.name)
         initial = self._label_target(stage, self._of(stage.parent), flip=False)
-        write_json(folder / "distribution.json", dict(zip(self.space.classes, initial.distribution_K.tolist(), strict=True)))
+        shares = dict(zip(self.space.classes, initial.distribution_K.tolist(), strict=True))
+        write_json(folder / "distribution.json", shares)
         with atomic(folder / "prototypes.safetensors") as temporary:
             save_file({"prototypes": initial.proto_KD}, temporary)
 
@@ -230,7 +232,7 @@ class Work:
         )
         return self._batches(views, f"{stage.name}/source", section)
 
-    def _pairs(self, stage: Stage, section: Section, target: TargetViews) -> Batches:
+    def _pairs(self, stage: Stage, section: PairSection, target: TargetViews) -> Batches:
         sources = self._sources(stage, self.source, section, section.colour)
         targets = self._batches(target, f"{stage.name}/target", section)
         return lambda step: zip(sources(step), targets(step), strict=True)

@@ -14,7 +14,7 @@ from acclimate.inference import predict_labels
 from acclimate.journal import Journal
 from acclimate.networks.weights import load_model
 from acclimate.pictures import comparison
-from acclimate.run import Run, Stage
+from acclimate.run import MODEL, Run, Stage
 
 PICTURED = 4
 """Images in the comparison, evenly spaced over the set: not chosen for how they came out."""
@@ -34,7 +34,8 @@ def report_results(run: Run, stages: list[Stage], shown: ImageSet, device: torch
     journal.console.print(table(rows))
     if share := gap_closed(rows):
         journal.say(share)
-    journal.say(f"model:    {run.best}\npictures: {run.folder / 'comparison.png'}\ntable:    {run.folder / 'results.md'}")
+    for what, name in (("model", MODEL), ("pictures", "comparison.png"), ("table", "results.md")):
+        journal.say(f"{what + ':':<10}{run.folder / name}")
 
 
 def table(rows: list[dict[str, Any]]) -> Table:
@@ -110,4 +111,4 @@ def _percent(value: float | None) -> str:
 
 
 def _suffix(row: dict[str, Any]) -> str:
-    return f" ({_percent(row['mean_iou'])})" if "mean_iou" in row else ""
+    return f"\n{_percent(row['mean_iou'])} mIoU" if "mean_iou" in row else ""

@@ -44,9 +44,7 @@ class State:
     """Time spent, over all continuations."""
 
 
-def fit(
-    task: Task, batches: Callable[[int], Iterator[Any]], plan: Plan, recipe: Recipe, journal: Journal
-) -> float:
+def fit(task: Task, batches: Callable[[int], Iterator[Any]], plan: Plan, recipe: Recipe, journal: Journal) -> float:
     """Train a task to the end of its plan, from its last checkpoint if there is one; returns the seconds spent.
 
     Args:

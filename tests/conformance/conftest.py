@@ -23,6 +23,12 @@ def golden() -> Callable[[str], dict[str, Any]]:
         if not path.exists():
             pytest.skip(f"no golden vectors in {GOLDEN}; set ACCLIMATE_GOLDEN to the folder that has them")
         with np.load(path, allow_pickle=False) as arrays:
-            return {key: value.item() if value.ndim == 0 else torch.from_numpy(value) for key, value in arrays.items()}
+            return {key: _plain(value) for key, value in arrays.items()}
 
     return load
+
+
+def _plain(value: np.ndarray) -> Any:
+    if value.ndim == 0:
+        return value.item()
+    return value.tolist() if value.dtype.kind == "U" else torch.from_numpy(value)

@@ -9,6 +9,7 @@ which pixels are looked up. A map "at stride k" has cells of k x k pixels; its c
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -155,7 +156,7 @@ class Geometry:
 def resample(
     maps_BCHW: Tensor,
     matrix_B33: Tensor,
-    out_hw: Size,
+    out_hw: Sequence[int],
     stride: int = 1,
     mode: Literal["bilinear", "nearest"] = "bilinear",
     fill: float = 0.0,
@@ -180,12 +181,7 @@ def resample(
     return out_BChw.masked_fill(~_inside(grid_Bhw2)[:, None], fill).to(maps_BCHW.dtype)
 
 
-def valid_mask(matrix_B33: Tensor, in_hw: Size, out_hw: Size, stride: int = 1) -> Tensor:
-    """Bool (B, *out_hw): the cells that `resample` takes from maps of ``in_hw`` cells and does not fill."""
-    return _inside(_lookup(matrix_B33, in_hw, out_hw, stride))
-
-
-def _lookup(matrix_B33: Tensor, in_hw: Size, out_hw: Size, stride: int) -> Tensor:
+def _lookup(matrix_B33: Tensor, in_hw: Sequence[int], out_hw: Sequence[int], stride: int) -> Tensor:
     """(B, *out_hw, 2): where the centre of each new cell lies in the maps, scaled to -1 … 1 over their extent."""
     matrix_B33 = matrix_B33.float()
     x = (torch.arange(out_hw[1], device=matrix_B33.device) + 0.5) * stride

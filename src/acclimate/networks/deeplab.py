@@ -51,6 +51,9 @@ class DeepLab(Segmenter):
     def classify(self, feat_BDhw: Tensor) -> Tensor:
         return self.layer5.head(feat_BDhw)
 
+    def directions(self) -> Tensor:
+        return self.layer5.head[1].get_parameter("weight").detach()[:, :, 0, 0]
+
 
 class Bottleneck(nn.Module):
     """1x1 → dilated 3x3 → 1x1 beside the identity; the stride is on the first, as in the original ResNet."""

@@ -85,6 +85,10 @@ class Segmenter(nn.Module):
         """Logits (B, K, h, w) of the features; the only place with dropout."""
         raise NotImplementedError
 
+    def directions(self) -> Tensor:
+        """The classifier's weights K × D: the direction of each class in feature space."""
+        raise NotImplementedError
+
     def head_parameters(self) -> Iterator[nn.Parameter]:
         """Parameters that start random and so learn at the head's rate."""
         return (p for name, p in self.named_parameters() if name.partition(".")[0] in self.HEAD)
@@ -122,6 +126,9 @@ class Light(Segmenter):
 
     def classify(self, feat_BDhw: Tensor) -> Tensor:
         return self.classifier(self.dropout(feat_BDhw))
+
+    def directions(self) -> Tensor:
+        return self.classifier.weight.detach()[:, :, 0, 0]
 
 
 class Pyramid(nn.Module):

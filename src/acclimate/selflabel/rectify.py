@@ -11,6 +11,8 @@ from acclimate.selflabel.prototypes import cluster_probabilities
 
 
 class Rectified(NamedTuple):
+    """Corrected pseudo labels of a batch."""
+
     label_Bhw: Tensor
     """Most likely class, int64."""
     confidence_Bhw: Tensor

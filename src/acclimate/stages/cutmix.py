@@ -29,9 +29,10 @@ class Patches:
         """Labels at stride with the source's (taken at the centres of the cells) pasted in."""
         middle = self.stride // 2
         label_BHW = self.source.label_BHW
-        height, width = label_BHW.shape[-2:]
-        rows = (torch.arange(label_Bhw.shape[1], device=label_Bhw.device) * self.stride + middle).clamp(max=height - 1)
-        columns = (torch.arange(label_Bhw.shape[2], device=label_Bhw.device) * self.stride + middle).clamp(max=width - 1)
+        rows, columns = (
+            (torch.arange(cells, device=label_Bhw.device) * self.stride + middle).clamp(max=pixels - 1)
+            for cells, pixels in zip(label_Bhw.shape[1:], label_BHW.shape[1:], strict=True)
+        )
         return torch.where(self.pasted_Bhw, label_BHW[:, rows][:, :, columns], label_Bhw)
 
 

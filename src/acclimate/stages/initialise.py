@@ -16,6 +16,8 @@ from acclimate.selflabel import PrototypeMeans
 
 
 class Initial(NamedTuple):
+    """What self-labelling starts from."""
+
     distribution_K: Tensor
     """Share of each class among the predicted pixels, float64, sums to 1."""
     proto_KD: Tensor
@@ -47,4 +49,4 @@ def label_target(
         count_K += torch.bincount(prob_Khw.argmax(dim=0).flatten(), minlength=len(count_K)).double().cpu()
         progress(index + 1)
     store.finish()
-    return Initial(count_K / count_K.sum(), means.means(network.classifier.weight.detach()[:, :, 0, 0]))
+    return Initial(count_K / count_K.sum(), means.means(network.directions()))

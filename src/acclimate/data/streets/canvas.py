@@ -60,7 +60,7 @@ class Canvas:
         self._shadow, self._contact = (Image.new("L", (size[1] // 2, size[0] // 2), 255) for _ in range(2))
 
     def surface(self, points_N3: np.ndarray, along: np.ndarray, up: np.ndarray, material: Material, label: int) -> None:
-        """Draw a planar polygon whose texture coordinates start at its first point; ``along`` and ``up`` are unit vectors."""
+        """Draw a planar polygon. Texture coordinates start at its first point, ``along`` and ``up`` (unit vectors)."""
         normal = np.cross(along, up)
         origin = np.asarray(points_N3[0], float)
         at, z = self._visible(points_N3, normal, origin)
@@ -148,7 +148,7 @@ class Canvas:
         depth: float,
         solid: np.ndarray | None = None,
     ) -> None:
-        """Paste a cut-out (h, w, 3) at (x, y), all of it at one distance; where it is not ``solid``, the label alone."""
+        """Paste a cut-out (h, w, 3) at (x, y), all at one distance; where it is not ``solid``, the label alone."""
         (x, y), (h, w) = corner, mask.shape
         window = np.s_[y : y + h, x : x + w]
         seen = mask & (depth * 0.97 - 0.1 < self.depth[window])

@@ -1,4 +1,4 @@
-"""The street's plan, and the ground and sky that it is painted on."""
+"""The ground: road with markings, kerbs, pavement and grass."""
 
 from __future__ import annotations
 
@@ -8,65 +8,26 @@ import numpy as np
 
 from acclimate.data.streets.canvas import Canvas
 from acclimate.data.streets.classes import Class
-from acclimate.data.streets.style import Colour, Light, Materials
+from acclimate.data.streets.street import DETACHED, KERB, PARK, Street
+from acclimate.data.streets.style import Colour, Materials
 from acclimate.data.streets.texture import clouds, grain, tiles, visible
-
-TERRACE, DETACHED, PARK, YARD = range(4)
-KERB = 0.2
 
 
 @dataclass(frozen=True)
-class Street:
-    """A bent road with pavements, perhaps with a side road across; metres in the camera's world.
+class Spots:
+    """Places on the ground, each an array of shape (N,): where they lie in metres, and how much detail they show."""
 
-    ``zones`` are the kinds of lots: near left, near right, far left, far right (beyond the side road).
-    """
+    x: np.ndarray
+    z: np.ndarray
+    across: np.ndarray
+    """From the road's middle, to the right."""
+    kerb: np.ndarray
+    """Beyond the kerb; negative on the road."""
+    detail: np.ndarray
 
-    half: float
-    offset: float
-    heading: float
-    curve: float
-    verge: float
-    pavement: float
-    crossing: float
-    """Distance of the side road's middle; inf: none."""
-    cross_half: float
-    ends: bool
-    """The road ends at the side road (a T junction)."""
-    zebra: bool
-    zones: tuple[int, int, int, int]
-    salt: int
-
-    def centre(self, z: np.ndarray | float) -> np.ndarray | float:
-        """Lateral position of the road's middle at distance z."""
-        return self.offset + self.heading * z + 0.5 * self.curve * z * z
-
-    @property
-    def front(self) -> float:
-        """Distance of the lots from the road's middle."""
-        return self.half + self.verge + self.pavement
-
-    @property
-    def gap(self) -> tuple[float, float]:
-        """Stretch of z that the side road and its pavements take."""
-        reach = self.cross_half + self.pavement + self.verge
-        return self.crossing - reach, self.crossing + reach
-
-    def zone(self, side: int, z: float) -> int:
-        """Kind of lot on a side (-1 left, 1 right) at distance z."""
-        return self.zones[(side > 0) + 2 * (z > self.crossing)]
-
-    def kerb_distance(self, across: np.ndarray, z: np.ndarray) -> np.ndarray:
-        """Metres from the kerb: negative on the road, with rounded corners at the junction."""
-        own = np.abs(across) - np.float32(self.half)
-        if not np.isfinite(self.crossing):
-            return own
-        if self.ends:
-            own = np.maximum(own, z - np.float32(self.crossing))
-        other = np.abs(z - np.float32(self.crossing)) - np.float32(self.cross_half)
-        radius = np.float32(3)
-        blend = np.maximum(radius - np.abs(own - other), 0) / radius
-        return np.minimum(own, other) - blend * blend * radius / 4
+    def take(self, at: np.ndarray) -> Spots:
+        """Some of the places."""
+        return Spots(self.x[at], self.z[at], self.across[at], self.kerb[at], self.detail[at])
 
 
 def paint_ground(canvas: Canvas, street: Street, materials: Materials) -> None:
@@ -78,11 +39,11 @@ def paint_ground(canvas: Canvas, street: Street, materials: Materials) -> None:
     across = x - street.centre(z)
     kerb = street.kerb_distance(across, z)
     label = _classes(street, across, z, kerb)
-    near = visible(z, 22)
+    spots = Spots(x, z, across, kerb, visible(z, 22))
     colour = np.empty((len(z), 3), np.float32)
     for kind, painter in ((Class.ROAD, _road), (Class.PAVEMENT, _pavement), (Class.TERRAIN, _grass)):
         on = np.flatnonzero(label == kind)
-        colour[on] = painter(street, materials, x[on], z[on], across[on], kerb[on], near[on])
+        colour[on] = painter(street, materials, spots.take(on))
     canvas.albedo.reshape(-1, 3)[at] = colour
     canvas.label.ravel()[at] = label
     canvas.depth.ravel()[at] = z
@@ -101,23 +62,25 @@ def _shade(colour: Colour, value: np.ndarray) -> np.ndarray:
     return np.asarray(colour, np.float32) * value[:, None]
 
 
-def _road(street, materials, x, z, across, kerb, near) -> np.ndarray:
-    rough, wear = materials.texture, materials.wear
-    value = 1 + rough * (0.05 * grain(x, z, 30) * near + 0.035 * clouds(x, z, 4, street.salt))
+def _road(street: Street, materials: Materials, spots: Spots) -> np.ndarray:
+    x, z, rough = spots.x, spots.z, materials.texture
+    wear = materials.wear
+    value = 1 + rough * (0.05 * grain(x, z, 30) * spots.detail + 0.035 * clouds(x, z, 4, street.salt))
     value = value - 0.10 * np.exp(-(((np.abs(np.abs(across) - street.half / 2) - 0.8) / 0.35) ** 2))  # wheel tracks
     value *= 1 - 0.12 * np.exp(kerb / 0.4)
     if wear:
         patch = clouds(x, z, 2.2, street.salt + 3)
         value *= np.where(patch > 1.1, 1 - 0.28 * wear, 1)
         crack = np.abs(clouds(x, z, 9, street.salt + 7))
-        value *= 1 - 0.45 * wear * near * (crack < 0.035)
+        value *= 1 - 0.45 * wear * spots.detail * (crack < 0.035)
     colour = _shade(materials.road, value)
-    paint = _markings(street, z, across, kerb) * (1 - wear * 0.55 * (grain(x, z, 12, 3) > -0.2))
+    paint = _markings(street, spots) * (1 - wear * 0.55 * (grain(x, z, 12, 3) > -0.2))
     return colour + paint[:, None] * (np.asarray(materials.marking, np.float32) - colour)
 
 
-def _markings(street: Street, z: np.ndarray, across: np.ndarray, kerb: np.ndarray) -> np.ndarray:
+def _markings(street: Street, spots: Spots) -> np.ndarray:
     """1 where paint lies: centre dashes, edge lines, stop lines and zebras before the junction."""
+    z, across, kerb = spots.z, spots.across, spots.kerb
     if np.isfinite(street.crossing):
         stop = street.crossing - street.cross_half - 1.5
         clear = (z < stop - 4.5) | ((z > street.crossing + street.cross_half + 3) & (not street.ends))
@@ -130,9 +93,9 @@ def _markings(street: Street, z: np.ndarray, across: np.ndarray, kerb: np.ndarra
     return ((dashes | edges) & clear | stripes).astype(np.float32)
 
 
-def _pavement(street, materials, x, z, across, kerb, near) -> np.ndarray:
-    rough = materials.texture
-    value = 1 + rough * (0.035 * grain(x, z, 26, 9) * near + 0.04 * clouds(x, z, 5, street.salt + 11))
+def _pavement(street: Street, materials: Materials, spots: Spots) -> np.ndarray:
+    x, z, rough = spots.x, spots.z, materials.texture
+    value = 1 + rough * (0.035 * grain(x, z, 26, 9) * spots.detail + 0.04 * clouds(x, z, 5, street.salt + 11))
     if materials.slab:
         slab = tiles(across, z, materials.slab, materials.slab, 0.05 + 0.004 * z.mean(), street.salt)
         value *= 1 + near * np.where(slab < 0, -0.22, 0.10 * (slab - 0.5) * rough)
@@ -143,48 +106,9 @@ def _pavement(street, materials, x, z, across, kerb, near) -> np.ndarray:
     return _shade(materials.pavement, value)
 
 
-def _grass(street, materials, x, z, across, kerb, near) -> np.ndarray:
-    rough = materials.texture
-    value = 1 + 0.13 * rough * grain(x, z, 22, 4) * near + 0.05 * grain(x, z, 3, 6)
+def _grass(street: Street, materials: Materials, spots: Spots) -> np.ndarray:
+    x, z, rough = spots.x, spots.z, materials.texture
+    value = 1 + 0.13 * rough * grain(x, z, 22, 4) * spots.detail + 0.05 * grain(x, z, 3, 6)
     patches = np.clip(0.5 + 0.5 * clouds(x, z, 6, street.salt + 2), 0, 1)[:, None]
     first, second = (np.asarray(materials.grass[(street.salt + i) % len(materials.grass)], np.float32) for i in (0, 1))
     return (first + patches * (second - first)) * value[:, None]
-
-
-def paint_sky(canvas: Canvas, light: Light, salt: int) -> None:
-    """Fill what nothing covers: a gradient, clouds in perspective, the sun's glow."""
-    at = np.flatnonzero(np.isinf(canvas.depth))
-    ray_x, ray_y = canvas.ray_x.ravel()[at], canvas.ray_y.ravel()[at]
-    up = np.clip(ray_y, 0, None)
-    blend = np.clip(up / 0.55, 0, 1)[:, None] ** 0.7
-    colour = (1 - blend) * np.asarray(light.horizon, np.float32) + blend * np.asarray(light.zenith, np.float32)
-    plane = 1 / (up + 0.12)
-    shape = clouds(ray_x * plane, plane * 1.6, 26, salt) + 0.25 * clouds(ray_x * plane, plane * 1.6, 90, salt + 1)
-    threshold = 1.5 - 2.6 * light.cover
-    density = np.clip((shape - threshold) / 1.1, 0, 1)
-    lit = np.clip(0.88 + 0.12 * (shape - threshold), 0.7, 1.05)
-    cover = (density * np.clip(up / 0.06, 0, 1) * (0.9 if light.cover < 0.8 else 0.6))[:, None]
-    colour = colour + cover * (np.asarray(light.cloud, np.float32) * lit[:, None] - colour)
-    x, y, z = light.direction
-    cosine = (ray_x * x + ray_y * y + z) / np.sqrt(ray_x * ray_x + ray_y * ray_y + 1)
-    glow = np.clip(cosine, 0, 1) ** 12 * max(light.sun[0] - 0.3, 0)
-    canvas.albedo.reshape(-1, 3)[at] = colour + glow[:, None] * np.asarray([1, 0.8, 0.5], np.float32)
-    canvas.label.ravel()[at] = Class.SKY
-
-
-def paint_backdrop(canvas: Canvas, materials: Materials, rng: np.random.Generator) -> None:
-    """A far skyline of trees or roofs where the ground ends."""
-    angle = canvas.ray_x
-    height = 0.02 + 0.012 * clouds(angle * 1, angle * 0 + 3, 60, int(rng.integers(99)))
-    built = rng.random() < 0.4
-    if built:
-        block = np.floor(angle * 22).astype(np.int32)
-        height = 0.012 + 0.03 * ((block * 7919 + int(rng.integers(999))) % 13) / 13
-    here = np.isinf(canvas.depth) & (canvas.ray_y < height)
-    rows, columns = np.nonzero(here)
-    colour = materials.walls[0] if built else materials.leaves[0]
-    tone = 0.8 + 0.1 * grain(angle[rows, columns], canvas.ray_y[rows, columns], 300)
-    canvas.albedo[rows, columns] = _shade(colour, tone)
-    canvas.label[rows, columns] = Class.BUILDING if built else Class.VEGETATION
-    canvas.depth[rows, columns] = 190
-    canvas.sun[rows, columns] = 0.6

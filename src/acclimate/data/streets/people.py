@@ -33,6 +33,7 @@ def bar(a: Point, b: Point, thick: float, thin: float | None = None) -> list[Poi
 
 
 def disc(x: float, y: float, rx: float, ry: float, count: int = 12) -> list[Point]:
+    """An ellipse around (x, y)."""
     angle = np.linspace(0, 2 * np.pi, count, endpoint=False)
     return [(x + rx * np.cos(a), y + ry * np.sin(a)) for a in angle]
 

@@ -9,19 +9,39 @@ import numpy as np
 
 from acclimate.data.streets.canvas import Canvas, Face
 from acclimate.data.streets.classes import Class
+from acclimate.data.streets.people import disc
 from acclimate.data.streets.style import Colour, Light
 
-# Half of a side view from front to back: (share of the length from the middle, height in metres, what is behind
-# the edge that ends here).
+# Side views from front to back: (share of the length from the middle, height in metres, what spans the width
+# between the point before and this one).
 PROFILES = {
-    "hatchback": ((0.50, 0.28, ""), (0.50, 0.66, "paint"), (0.27, 0.93, "paint"), (0.06, 1.44, "glass"), (-0.34, 1.46, "paint"), (-0.47, 0.98, "glass"), (-0.50, 0.30, "paint")),
-    "saloon": ((0.50, 0.28, ""), (0.50, 0.66, "paint"), (0.22, 0.90, "paint"), (0.03, 1.38, "glass"), (-0.20, 1.38, "paint"), (-0.36, 0.96, "glass"), (-0.50, 0.90, "paint"), (-0.50, 0.30, "paint")),
-    "estate": ((0.50, 0.28, ""), (0.50, 0.70, "paint"), (0.25, 0.96, "paint"), (0.07, 1.48, "glass"), (-0.44, 1.50, "paint"), (-0.50, 0.98, "glass"), (-0.50, 0.30, "paint")),
-    "suv": ((0.50, 0.36, ""), (0.50, 0.86, "paint"), (0.26, 1.06, "paint"), (0.10, 1.66, "glass"), (-0.42, 1.68, "paint"), (-0.49, 1.08, "glass"), (-0.50, 0.40, "paint")),
-    "van": ((0.50, 0.34, ""), (0.50, 0.90, "paint"), (0.38, 1.12, "paint"), (0.24, 1.95, "glass"), (-0.49, 2.05, "paint"), (-0.50, 1.20, "glass"), (-0.50, 0.36, "paint")),
+    "hatchback": (
+        (0.50, 0.28, ""), (0.50, 0.66, "paint"), (0.27, 0.93, "paint"), (0.06, 1.44, "glass"), (-0.34, 1.46, "paint"),
+        (-0.47, 0.98, "glass"), (-0.50, 0.30, "paint"),
+    ),
+    "saloon": (
+        (0.50, 0.28, ""), (0.50, 0.66, "paint"), (0.22, 0.90, "paint"), (0.03, 1.38, "glass"), (-0.20, 1.38, "paint"),
+        (-0.36, 0.96, "glass"), (-0.50, 0.90, "paint"), (-0.50, 0.30, "paint"),
+    ),
+    "estate": (
+        (0.50, 0.28, ""), (0.50, 0.70, "paint"), (0.25, 0.96, "paint"), (0.07, 1.48, "glass"), (-0.44, 1.50, "paint"),
+        (-0.50, 0.98, "glass"), (-0.50, 0.30, "paint"),
+    ),
+    "suv": (
+        (0.50, 0.36, ""), (0.50, 0.86, "paint"), (0.26, 1.06, "paint"), (0.10, 1.66, "glass"), (-0.42, 1.68, "paint"),
+        (-0.49, 1.08, "glass"), (-0.50, 0.40, "paint"),
+    ),
+    "van": (
+        (0.50, 0.34, ""), (0.50, 0.90, "paint"), (0.38, 1.12, "paint"), (0.24, 1.95, "glass"), (-0.49, 2.05, "paint"),
+        (-0.50, 1.20, "glass"), (-0.50, 0.36, "paint"),
+    ),
 }  # fmt: skip
 LENGTHS = {"hatchback": 3.9, "saloon": 4.6, "estate": 4.6, "suv": 4.6, "van": 5.2}
-GLASS = (0.17, 0.20, 0.24)
+GLASS, BLACK, PLATE = (0.17, 0.20, 0.24), (0.10, 0.10, 0.11), (0.92, 0.90, 0.80)
+Polygon = list[tuple[float, float, float]]
+"""Corners (forward, up, right) in metres around the car's middle."""
+Part = tuple[Polygon, Colour, float]
+"""Polygon, colour, order."""
 
 
 @dataclass(frozen=True)
@@ -112,92 +132,74 @@ def _half_width(car: Car, height: float) -> float:
     return car.width / 2 * (1.0 if height <= car.belt else 0.80 if car.kind != "van" else 0.92)
 
 
-def _parts(car: Car) -> list[tuple[list, Colour, float]]:
-    """(local polygon, colour, order) of every part; a greater order lies on top of its neighbours."""
+def _parts(car: Car) -> list[Part]:
+    """All parts; a greater order lies on top of its neighbours."""
     outline = [(share * car.length, height) for share, height, _ in PROFILES[car.kind]]
-    paint = car.colour
-    parts: list[tuple[list, Colour, float]] = []
+    parts: list[Part] = []
     for (f0, y0), (f1, y1), (_, _, what) in zip(outline[:-1], outline[1:], PROFILES[car.kind][1:], strict=True):
         w0, w1 = _half_width(car, y0), _half_width(car, y1)
         strip = [(f0, y0, -w0), (f0, y0, w0), (f1, y1, w1), (f1, y1, -w1)]
-        parts.append((strip, paint, 0))
+        parts.append((strip, car.colour, 0))
         if what == "glass":
             parts.append((_inset(strip, 0.12), GLASS, 1))
     for side in (-1, 1):
-        parts += _flank(car, outline, side)
-    return parts + _ends(car, outline)
+        parts += _flank(car, outline, side) + _wheels(car, side * car.width / 2)
+    return parts + _front(car, outline[0][0] + 0.01) + _back(car, outline[-1][0] - 0.01)
 
 
-def _inset(polygon: list, share: float) -> list:
+def _inset(polygon: Polygon, share: float) -> Polygon:
+    """The polygon shrunk towards its middle."""
     points = np.array(polygon, float)
-    return list(points + share * (points.mean(0) - points))
+    return [(f, u, r) for f, u, r in points + share * (points.mean(0) - points)]
 
 
-def _flank(car: Car, outline: list, side: int) -> list[tuple[list, Colour, float]]:
-    """One side: body, cabin with windows, sill and wheels."""
-    wide = side * car.width / 2
+def _flank(car: Car, outline: list[tuple[float, float]], side: int) -> list[Part]:
+    """One side: body, sill, and the cabin with its windows."""
+    wide, nose, tail = side * car.width / 2, outline[0][0], outline[-1][0]
     body = [(f, min(y, car.belt), wide) for f, y in outline]
+    sill = [(f, y, wide * 1.001) for f, y in ((nose, 0.3), (nose, 0.42), (tail, 0.42), (tail, 0.3))]
     roof = [(f, y) for f, y in outline if y > car.belt + 0.15]
     front, back = outline[2], outline[outline.index(roof[-1]) + 1]
     narrow = side * _half_width(car, roof[0][1])
     cabin = [(front[0], front[1], wide), *((f, y, narrow) for f, y in roof), (back[0], car.belt, wide)]
-    parts = [(body, car.colour, 0), (cabin, car.colour, 0.5)]
-    middle = (roof[0][0] + roof[-1][0]) / 2 - 0.1
-    for low, high in ((middle + 0.05, 9), (-9, middle - 0.05)):
-        if car.kind == "van" and low == -9:
-            continue
-        window = _inset([(np.clip(f, low, high), y, w) for f, y, w in cabin], 0.13)
-        parts.append((window, GLASS, 1))
-    parts.append(
-        (
-            [
-                (f, y, wide * 1.001)
-                for f, y in ((outline[0][0], 0.3), (outline[0][0], 0.42), (outline[-1][0], 0.42), (outline[-1][0], 0.3))
-            ],
-            (0.10, 0.10, 0.11),
-            0.6,
-        )
-    )
+    parts: list[Part] = [(body, car.colour, 0), (cabin, car.colour, 0.5), (sill, BLACK, 0.6)]
+    pillar = (roof[0][0] + roof[-1][0]) / 2 - 0.1
+    for low, high in ((pillar + 0.05, 9.0), (-9.0, pillar - 0.05))[: 1 if car.kind == "van" else 2]:
+        parts.append((_inset([(min(max(f, low), high), y, w) for f, y, w in cabin], 0.13), GLASS, 1))
+    return parts
+
+
+def _wheels(car: Car, right: float) -> list[Part]:
+    parts: list[Part] = []
     for share in (0.31, -0.30):
-        parts.append((_disc(share * car.length, 0.33, wide * 1.002, 0.38), (0.05, 0.05, 0.06), 1))
-        parts.append((_disc(share * car.length, 0.33, wide * 1.004, 0.19), (0.55, 0.56, 0.58), 2))
+        parts.append((_disc(share * car.length, 0.33, right * 1.002, 0.38), (0.05, 0.05, 0.06), 1))
+        parts.append((_disc(share * car.length, 0.33, right * 1.004, 0.19), (0.55, 0.56, 0.58), 2))
     return parts
 
 
-def _disc(forward: float, up: float, right: float, radius: float) -> list:
-    angle = np.linspace(0, 2 * np.pi, 13)[:-1]
-    return [(forward + radius * np.cos(a), up + radius * np.sin(a), right) for a in angle]
+def _disc(forward: float, up: float, right: float, radius: float) -> Polygon:
+    return [(f, u, right) for f, u in disc(forward, up, radius, radius)]
 
 
-def _ends(car: Car, outline: list) -> list[tuple[list, Colour, float]]:
-    """Lamps, number plates and bumpers, front and back."""
-    wide, parts = car.width / 2, []
-    nose, tail = outline[0][0] + 0.01, outline[-1][0] - 0.01
-    front_lamp = (1.6, 1.55, 1.3) if car.lights else (0.90, 0.92, 0.94)
-    back_lamp = (1.0, 0.10, 0.06) if car.lights else (0.62, 0.06, 0.06)
-    for at, lamp, low, high in ((nose, front_lamp, 0.52, 0.66), (tail, back_lamp, 0.66, 0.86)):
-        for side in (-1, 1):
-            parts.append(
-                (
-                    [
-                        (at, low, side * wide * 0.62),
-                        (at, low, side * wide * 0.96),
-                        (at, high, side * wide * 0.96),
-                        (at, high, side * wide * 0.62),
-                    ],
-                    lamp,
-                    2,
-                )
-            )
-        parts.append(
-            ([(at, 0.26, -wide), (at, 0.26, wide), (at, 0.42, wide), (at, 0.42, -wide)], (0.12, 0.12, 0.13), 1)
-        )
-        parts.append(([(at, 0.46, -0.26), (at, 0.46, 0.26), (at, 0.58, 0.26), (at, 0.58, -0.26)], (0.92, 0.9, 0.8), 2))
-    parts.append(
-        (
-            [(nose, 0.48, -wide * 0.5), (nose, 0.48, wide * 0.5), (nose, 0.62, wide * 0.5), (nose, 0.62, -wide * 0.5)],
-            (0.08, 0.08, 0.09),
-            1,
-        )
-    )
-    return parts
+def _upright(at: float, low: float, high: float, left: float, right: float) -> Polygon:
+    """A rectangle across the car."""
+    return [(at, low, left), (at, low, right), (at, high, right), (at, high, left)]
+
+
+def _front(car: Car, at: float) -> list[Part]:
+    """Headlamps, grille, number plate and bumper."""
+    wide, lamp = car.width / 2, (1.6, 1.55, 1.3) if car.lights else (0.90, 0.92, 0.94)
+    grille = (_upright(at, 0.48, 0.62, -wide * 0.5, wide * 0.5), BLACK, 1)
+    lamps = [(_upright(at, 0.52, 0.66, side * wide * 0.62, side * wide * 0.96), lamp, 2) for side in (-1, 1)]
+    return [grille, *lamps, *_bumper(at, wide)]
+
+
+def _back(car: Car, at: float) -> list[Part]:
+    """Tail lamps, number plate and bumper."""
+    wide, lamp = car.width / 2, (1.0, 0.10, 0.06) if car.lights else (0.62, 0.06, 0.06)
+    lamps = [(_upright(at, 0.66, 0.86, side * wide * 0.62, side * wide * 0.96), lamp, 2) for side in (-1, 1)]
+    return [*lamps, *_bumper(at, wide)]
+
+
+def _bumper(at: float, wide: float) -> list[Part]:
+    return [(_upright(at, 0.26, 0.42, -wide, wide), BLACK, 1), (_upright(at, 0.46, 0.58, -0.26, 0.26), PLATE, 2)]
