@@ -197,7 +197,7 @@ def test_clipping_keeps_what_lies_beyond_the_near_plane():
     clipped = clip_near(square)
     assert clipped[:, 2].min() == pytest.approx(NEAR)
     assert clipped[:, 2].max() == 5
-    assert len(clip_near(square - [0, 0, 9])) == 0
+    assert len(clip_near(square - np.array([0, 0, 9]))) == 0
 
 
 def test_the_nearer_thing_hides_the_farther_in_either_order():
@@ -220,8 +220,8 @@ def test_gaps_show_what_lies_behind_and_still_count():
     camera = Camera(height=1.0, focal=60.0, centre=(40.0, 30.0), roll=0.0, bend=0.0)
     canvas = Canvas((60, 80), camera, np.array([0.0, 1.0, 0.0]))
     square = np.array([(-1, 0, 0), (1, 0, 0), (1, 2, 0), (-1, 2, 0)], float)
-    canvas.figure([Face(square + [0, 0, 9], (1.0, 0.0, 0.0), Class.BUILDING)], 9.0)
-    canvas.figure([Face(square + [0, 0, 5], None, Class.FENCE)], 5.0)
+    canvas.figure([Face(square + np.array([0, 0, 9]), (1.0, 0.0, 0.0), Class.BUILDING)], 9.0)
+    canvas.figure([Face(square + np.array([0, 0, 5]), None, Class.FENCE)], 5.0)
     assert canvas.label[30, 40] == Class.FENCE
     np.testing.assert_allclose(canvas.albedo[30, 40], (1, 0, 0))
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from acclimate.data.streets.canvas import Canvas
+from acclimate.data.streets.canvas import Canvas, Material
 from acclimate.data.streets.classes import Class
 from acclimate.data.streets.style import Colour, Light, Materials
 from acclimate.data.streets.texture import cell, clouds, grain, tiles, visible
@@ -15,17 +16,30 @@ UP = np.array([0.0, 1.0, 0.0])
 
 
 @dataclass(frozen=True)
-class House:
-    """One house: where its front stands and what it is made of (metres)."""
+class Plot:
+    """Where a house stands, in metres on the ground plane (x, z)."""
 
     start: tuple[float, float]
-    """(x, z) of the front's first corner."""
+    """First corner of the front."""
     along: tuple[float, float]
-    """Unit vector (x, z) of the front."""
+    """Unit vector of the front."""
     inward: tuple[float, float]
-    """Unit vector (x, z) away from the street."""
+    """Unit vector away from the street."""
     width: float
     depth: float
+
+    def footprint(self) -> np.ndarray:
+        """The four corners (4, 3), the front's first."""
+        start, along, inward = (np.array([v[0], 0.0, v[1]]) for v in (self.start, self.along, self.inward))
+        side, back = along * self.width, inward * self.depth
+        return np.array([start, start + side, start + side + back, start + back])
+
+
+@dataclass(frozen=True)
+class House:
+    """One house and what it is made of (metres)."""
+
+    plot: Plot
     floors: int
     storey: float
     roof: str
@@ -44,9 +58,7 @@ class House:
         return self.floors * self.storey + (0.9 if self.roof == "flat" else 0.3)
 
 
-def random_house(
-    rng: np.random.Generator, materials: Materials, start, along, inward, width: float, depth: float, urban: bool
-) -> House:  # fmt: skip
+def random_house(rng: np.random.Generator, materials: Materials, plot: Plot, urban: bool) -> House:
     """A house for a plot; ``urban`` ones are higher and may have shops."""
     kind = str(rng.choice(materials.kinds))
     floors = int(rng.integers(3, 6)) if urban else int(rng.integers(1, 4))
@@ -54,7 +66,7 @@ def random_house(
     bay = float(rng.uniform(2.0, 3.2))
     shade = rng.uniform(0.85, 1.1)
     return House(
-        start, along, inward, width, depth, floors, float(rng.uniform(2.8, 3.5)),
+        plot, floors, storey=float(rng.uniform(2.8, 3.5)),
         roof=str(rng.choice(["flat", "ridge", "gable"], p=(0.5, 0.4, 0.1) if urban else (0.1, 0.5, 0.4))),
         kind=kind,
         wall=tuple(shade * c for c in materials.walls[rng.integers(len(materials.walls))]),
@@ -66,51 +78,38 @@ def random_house(
 
 def draw_house(canvas: Canvas, house: House, materials: Materials, light: Light) -> None:
     """Draw the walls that can face the camera, then the roof."""
-    start, along, inward = (np.array([v[0], 0.0, v[1]]) for v in (house.start, house.along, house.inward))
-    side, back, height = along * house.width, inward * house.depth, UP * house.height
-    base = (
-        start
-        + UP * min(_ground(canvas, start), _ground(canvas, start + side), _ground(canvas, start + back))
-        - UP * 0.2
-    )
-    front = _wall(house, materials, light, is_front=True)
-    flank = _wall(house, materials, light, is_front=False)
-    top = _ridge(house, base, side, back, height)
-    gable = [top[0]] if house.roof == "gable" else []
-    end = [top[0]] if house.roof == "ridge" else []
-    canvas.surface(
-        np.array([base, base + side, base + side + height, *gable, base + height]), along, UP, front, Class.BUILDING
-    )
-    near_end = along @ base > 0  # the camera stands at x = z = 0, so at most one end wall faces it
-    for corner, tip in ((base, end),) if near_end else ((base + side, [top[1]] if end else []),):
-        points = [corner, corner + back, corner + back + height, *tip, corner + height]
-        canvas.surface(np.array(points), inward, UP, flank, Class.BUILDING)
-    for slope in _slopes(house, base + height, side, back, top):
+    corners = house.plot.footprint()
+    corners[:, 1] = min(float(canvas.camera.ground(max(z, 0.0))) for z in corners[:, 2]) - 0.2
+    base, side, back, height = corners[0], corners[1] - corners[0], corners[3] - corners[0], UP * house.height
+    along, inward = side / house.plot.width, back / house.plot.depth
+    roof = _roof(house, base + height, side, back)
+    gable, end = ([roof.ridge[0]] if house.roof == kind else [] for kind in ("gable", "ridge"))
+    outline = np.array([base, base + side, base + side + height, *gable, base + height])
+    canvas.surface(outline, along, UP, _wall(house, materials, light, is_front=True), Class.BUILDING)
+    if along @ base < 0:  # the camera stands at x = z = 0, so that it can see one of the end walls at most
+        base, end = base + side, [roof.ridge[1]] if end else []
+    outline = np.array([base, base + back, base + back + height, *end, base + height])
+    canvas.surface(outline, inward, UP, _wall(house, materials, light, is_front=False), Class.BUILDING)
+    for slope in roof.slopes:
         _draw_slope(canvas, slope, house, materials)
 
 
-def _ground(canvas: Canvas, point: np.ndarray) -> float:
-    return float(canvas.camera.ground(max(point[2], 0.0)))
+class Roof(NamedTuple):
+    """Both ends of the ridge, and the slopes that may be seen from the street: corners eave, eave, ridge, ridge."""
+
+    ridge: tuple[np.ndarray, np.ndarray]
+    slopes: list[np.ndarray]
 
 
-def _ridge(house: House, base, side, back, height) -> tuple[np.ndarray, np.ndarray]:
-    """Both ends of the ridge."""
+def _roof(house: House, eaves: np.ndarray, side: np.ndarray, back: np.ndarray) -> Roof:
     if house.roof == "gable":
-        rise = UP * 0.45 * house.width
-        return base + side / 2 + height + rise, base + side / 2 + back + height + rise
-    rise = UP * min(0.35 * house.depth, 4.0)
-    return base + back / 2 + height + rise, base + side + back / 2 + height + rise
-
-
-def _slopes(house: House, eaves, side, back, top) -> list[np.ndarray]:
-    if house.roof == "flat":
-        return []
-    if house.roof == "gable":
-        return [
-            np.array([eaves, eaves + back, top[1], top[0]]),
-            np.array([eaves + side, eaves + side + back, top[1], top[0]]),
-        ]
-    return [np.array([eaves, eaves + side, top[1], top[0]])]
+        near = eaves + side / 2 + UP * 0.45 * house.plot.width
+        far = near + back
+        slopes = [np.array([eaves, eaves + back, far, near]), np.array([eaves + side, eaves + side + back, far, near])]
+        return Roof((near, far), slopes)
+    near = eaves + back / 2 + UP * min(0.35 * house.plot.depth, 4.0)
+    far = near + side
+    return Roof((near, far), [np.array([eaves, eaves + side, far, near])] if house.roof == "ridge" else [])
 
 
 def _draw_slope(canvas: Canvas, slope: np.ndarray, house: House, materials: Materials) -> None:
@@ -120,7 +119,7 @@ def _draw_slope(canvas: Canvas, slope: np.ndarray, house: House, materials: Mate
     overhang = -0.3 * up / np.linalg.norm(up)
     slope = slope + np.array([overhang, overhang, overhang * 0, overhang * 0])
 
-    def shingles(s, t, z):
+    def shingles(s: np.ndarray, t: np.ndarray, z: np.ndarray) -> np.ndarray:
         row = tiles(s, t, 0.4, 0.35, 0.06, house.salt)
         value = 1 + visible(z, 25) * np.where(row < 0, -0.18, 0.1 * (row - 0.5)) * materials.texture
         value += 0.05 * materials.texture * clouds(s, t, 12, house.salt)
@@ -129,12 +128,12 @@ def _draw_slope(canvas: Canvas, slope: np.ndarray, house: House, materials: Mate
     canvas.surface(slope, along, up / np.linalg.norm(up), shingles, Class.BUILDING)
 
 
-def _wall(house: House, materials: Materials, light: Light, is_front: bool):
+def _wall(house: House, materials: Materials, light: Light, is_front: bool) -> Material:
     """The material of a wall: masonry first, then openings cut into it."""
 
-    def paint(s, t, z):
+    def paint(s: np.ndarray, t: np.ndarray, z: np.ndarray) -> np.ndarray:
         colour = _masonry(house, materials, s, t, z)
-        _cut_windows(colour, house, light, s, t, z, is_front)
+        _cut_windows(colour, house, light, s, t, is_front)
         if is_front:
             _cut_ground_floor(colour, house, materials, light, s, t)
         return colour
@@ -142,7 +141,7 @@ def _wall(house: House, materials: Materials, light: Light, is_front: bool):
     return paint
 
 
-def _masonry(house: House, materials: Materials, s, t, z) -> np.ndarray:
+def _masonry(house: House, materials: Materials, s: np.ndarray, t: np.ndarray, z: np.ndarray) -> np.ndarray:
     rough, near = materials.texture, visible(z, 18)
     value = 1 + rough * (0.03 * grain(s, t, 20, house.salt) * near + 0.03 * clouds(s, t, 8, house.salt))
     if house.kind == "brick":
@@ -160,8 +159,8 @@ def _masonry(house: House, materials: Materials, s, t, z) -> np.ndarray:
     return np.asarray(house.wall, np.float32) * value[:, None]
 
 
-def _cut_windows(colour: np.ndarray, house: House, light: Light, s, t, z, is_front: bool) -> None:
-    length = house.width if is_front else house.depth
+def _cut_windows(colour: np.ndarray, house: House, light: Light, s: np.ndarray, t: np.ndarray, is_front: bool) -> None:
+    length = house.plot.width if is_front else house.plot.depth
     bays = max(int((length - 0.6) // house.bay), 1)
     pitch = length / bays
     i, j = np.floor(s / pitch), np.floor(t / house.storey)
@@ -181,7 +180,7 @@ def _cut_windows(colour: np.ndarray, house: House, light: Light, s, t, z, is_fro
     colour[at[bar]] = (0.86, 0.85, 0.82) if house.salt % 4 else (0.3, 0.25, 0.2)
 
 
-def _glass(house: House, light: Light, i, j, a, b) -> np.ndarray:
+def _glass(house: House, light: Light, i: np.ndarray, j: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Panes: dark rooms, curtains, lamps, and the sky reflected in the upper half."""
     luck = cell(i, j, house.salt)
     sky = np.asarray(light.horizon, np.float32)
@@ -193,12 +192,14 @@ def _glass(house: House, light: Light, i, j, a, b) -> np.ndarray:
     return colour
 
 
-def _cut_ground_floor(colour: np.ndarray, house: House, materials: Materials, light: Light, s, t) -> None:
+def _cut_ground_floor(
+    colour: np.ndarray, house: House, materials: Materials, light: Light, s: np.ndarray, t: np.ndarray
+) -> None:
     """A shop front, or a door between windows."""
     low = t < house.storey
     i = np.floor(s / house.bay)
     a = s - (i + 0.5) * house.bay
-    edge = (s > 0.5) & (s < house.width - 0.5)
+    edge = (s > 0.5) & (s < house.plot.width - 0.5)
     accent = np.asarray(materials.cars[house.salt % len(materials.cars)], np.float32) * 0.8
     if house.shop:
         glazing = low & edge & (t > 0.6) & (t < house.storey - 0.9) & (np.abs(a) < house.bay / 2 - 0.1)
@@ -208,7 +209,7 @@ def _cut_ground_floor(colour: np.ndarray, house: House, materials: Materials, li
         stripes = np.where((np.floor(s / 0.4) % 2 == 0) | (house.salt % 2 == 0), 1.0, 1.6)
         colour[fascia] = accent * stripes[fascia, None]
         return
-    door_at = (house.salt % max(int(house.width / house.bay), 1) + 0.5) * house.bay
+    door_at = (house.salt % max(int(house.plot.width / house.bay), 1) + 0.5) * house.bay
     door = low & (np.abs(s - door_at) < 0.55) & (t < 2.3)
     frame = low & (np.abs(s - door_at) < 0.7) & (t < 2.45) & ~door
     window = low & edge & (np.abs(a) < house.window[0] / 2) & (np.abs(t - 1.7) < 0.65) & (np.abs(s - door_at) > 1.4)

@@ -131,7 +131,7 @@ FENCES = tuple(_PATTERNS)
 
 
 def draw_fence(
-    canvas: Canvas, start, end, kind: str, height: float, colour: Colour, materials: Materials, salt: int
+    canvas: Canvas, start: Point, end: Point, kind: str, height: float, colour: Colour, materials: Materials, salt: int
 ) -> None:
     """A fence from (x, z) to (x, z); what shows between its bars still counts as fence."""
     a, b = (np.array([p[0], float(canvas.camera.ground(max(p[1], 0))), p[1]]) for p in (start, end))

@@ -66,8 +66,9 @@ def _road(street: Street, materials: Materials, spots: Spots) -> np.ndarray:
     x, z, rough = spots.x, spots.z, materials.texture
     wear = materials.wear
     value = 1 + rough * (0.05 * grain(x, z, 30) * spots.detail + 0.035 * clouds(x, z, 4, street.salt))
-    value = value - 0.10 * np.exp(-(((np.abs(np.abs(across) - street.half / 2) - 0.8) / 0.35) ** 2))  # wheel tracks
-    value *= 1 - 0.12 * np.exp(kerb / 0.4)
+    across = np.abs(spots.across)
+    value = value - 0.10 * np.exp(-(((np.abs(across - street.half / 2) - 0.8) / 0.35) ** 2))  # wheel tracks
+    value *= 1 - 0.12 * np.exp(spots.kerb / 0.4)
     if wear:
         patch = clouds(x, z, 2.2, street.salt + 3)
         value *= np.where(patch > 1.1, 1 - 0.28 * wear, 1)
@@ -97,12 +98,11 @@ def _pavement(street: Street, materials: Materials, spots: Spots) -> np.ndarray:
     x, z, rough = spots.x, spots.z, materials.texture
     value = 1 + rough * (0.035 * grain(x, z, 26, 9) * spots.detail + 0.04 * clouds(x, z, 5, street.salt + 11))
     if materials.slab:
-        slab = tiles(across, z, materials.slab, materials.slab, 0.05 + 0.004 * z.mean(), street.salt)
-        value *= 1 + near * np.where(slab < 0, -0.22, 0.10 * (slab - 0.5) * rough)
+        slab = tiles(spots.across, z, materials.slab, materials.slab, 0.05 + 0.004 * z.mean(), street.salt)
+        value *= 1 + spots.detail * np.where(slab < 0, -0.22, 0.10 * (slab - 0.5) * rough)
     if materials.wear:
         value *= np.where(clouds(x, z, 5, 23) > 1.3, 1 - 0.2 * materials.wear, 1)
-    on_kerb = kerb < KERB
-    value = np.where(on_kerb, np.where(kerb < 0.06, 0.72, 1.12), value)
+    value = np.where(spots.kerb < KERB, np.where(spots.kerb < 0.06, 0.72, 1.12), value)
     return _shade(materials.pavement, value)
 
 

@@ -11,6 +11,8 @@ from acclimate.data.streets.classes import Class
 from acclimate.data.streets.style import Colour, Materials
 from acclimate.data.streets.texture import grain, visible
 
+Place = tuple[float, float]
+"""(x, z) in metres."""
 BARK = (0.36, 0.27, 0.19)
 
 
@@ -115,14 +117,16 @@ def _clumps(clumps_N4: np.ndarray, x: np.ndarray, y: np.ndarray, sun: np.ndarray
     return relief, np.where(shade == 0, np.float32(0.55), shade)
 
 
-def draw_hedge(canvas: Canvas, start, end, height: float, leaf: Colour, materials: Materials, salt: int) -> None:
+def draw_hedge(
+    canvas: Canvas, start: Place, end: Place, height: float, leaf: Colour, materials: Materials, salt: int
+) -> None:
     """A trimmed hedge from (x, z) to (x, z): the near face, the top and both ends."""
     a, b = (np.array([p[0], float(canvas.camera.ground(max(p[1], 0))) - 0.05, p[1]]) for p in (start, end))
     along = (b - a) / np.linalg.norm(b - a)
     thick = np.array([np.sign(a[0]) * 0.8, 0, 0])
     up = np.array([0, height, 0])
 
-    def leaves(s, t, z):
+    def leaves(s: np.ndarray, t: np.ndarray, z: np.ndarray) -> np.ndarray:
         noise = grain(s, t, 16, salt)
         value = 0.78 + 0.2 * np.clip(t / height, 0, 1) + 0.2 * materials.texture * noise * (0.4 + 0.6 * visible(z, 20))
         return np.asarray(leaf, np.float32) * value[:, None]

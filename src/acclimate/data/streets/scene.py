@@ -40,18 +40,9 @@ def draw_scene(style: Style, rng: np.random.Generator, size: tuple[int, int]) ->
 
 
 def _cast_shadows(canvas: Canvas, plan: Plan) -> None:
+    """Before anything stands on the ground, so that shadows lie on the ground alone."""
     for house in plan.houses:
-        (x, z), along, inward = house.start, np.array(house.along), np.array(house.inward)
-        flat = np.array(
-            [
-                (x, z),
-                *(
-                    np.array([x, z]) + d
-                    for d in (along * house.width, along * house.width + inward * house.depth, inward * house.depth)
-                ),
-            ]
-        )
-        canvas.shadow(np.stack([flat[:, 0], flat[:, 0] * 0, flat[:, 1]], 1), house.height)
+        canvas.shadow(house.plot.footprint(), house.height)
     for thing in plan.things:
         if thing.foot is not None and thing.z < 50:
             canvas.shadow(thing.foot, thing.height)

@@ -43,31 +43,31 @@ def drive_cars(plan: Plan) -> None:
 
 
 def place_people(plan: Plan) -> None:
-    """Walkers on the pavements and crossing, cyclists at the road's edge."""
-    street, rng, traffic = plan.street, plan.rng, plan.style.traffic
-    clothes = plan.style.materials.clothes
-    last = street.gap[0] if np.isfinite(street.crossing) and street.ends else 42.0
-    for _ in range(rng.poisson(traffic.people)):
-        z, side = float(5 + (min(last, 22.0) - 5) * rng.random()), int(rng.choice([-1, 1]))
-        across = (
-            rng.uniform(-street.half, street.half)
-            if rng.random() < 0.15
-            else rng.uniform(street.front - street.pavement + 0.6, street.front - 0.4)
-        )
-        x = plan.at(side, across, z)[0]
-        scale = float(rng.uniform(0.92, 1.1) * (0.7 if rng.random() < 0.1 else 1) * rng.choice([-1, 1]))
-        shapes = people.walker(rng, clothes)
-        plan.add(x, z, partial(people.draw_flat, shapes=shapes, x=x, z=z, label=Class.PERSON, scale=scale), 0.5, 1.7)
-    for _ in range(rng.poisson(traffic.cyclists)):
-        z, side = float(6 + (min(last, 18.0) - 6) * rng.random()), int(rng.choice([-1, 1]))
-        crosses = rng.random() < 0.5
-        across = rng.uniform(0, street.half) if crosses else street.half - 0.8
-        x = plan.at(side, across, z)[0]
-        shapes = (people.rider if crosses else people.rider_from_behind)(rng, clothes)
-        plan.add(
-            x,
-            z,
-            partial(people.draw_flat, shapes=shapes, x=x, z=z, label=Class.CYCLIST, scale=float(rng.choice([-1, 1]))),
-            0.9,
-            1.6,
-        )
+    """People on foot and cyclists, near enough to be recognised."""
+    street = plan.street
+    last = street.gap[0] if np.isfinite(street.crossing) and street.ends else np.inf
+    for _ in range(plan.rng.poisson(plan.style.traffic.people)):
+        _walker(plan, float(plan.rng.uniform(5, min(last, 22))))
+    for _ in range(plan.rng.poisson(plan.style.traffic.cyclists)):
+        _cyclist(plan, float(plan.rng.uniform(6, min(last, 18))))
+
+
+def _walker(plan: Plan, z: float) -> None:
+    """Somebody on the pavement, or now and then on the road; some are children."""
+    rng, street, side = plan.rng, plan.street, int(plan.rng.choice([-1, 1]))
+    on_road = rng.random() < 0.15
+    low, high = (-street.half, street.half) if on_road else (street.half + street.verge + 0.6, street.front - 0.4)
+    x = plan.at(side, rng.uniform(low, high), z)[0]
+    scale = float(rng.uniform(0.92, 1.1) * (0.7 if rng.random() < 0.1 else 1) * rng.choice([-1, 1]))
+    shapes = people.walker(rng, plan.style.materials.clothes)
+    plan.add(x, z, partial(people.draw_flat, shapes=shapes, x=x, z=z, label=Class.PERSON, scale=scale), 0.5, 1.7)
+
+
+def _cyclist(plan: Plan, z: float) -> None:
+    """Somebody who rides across, or along the road's edge."""
+    rng, street, side = plan.rng, plan.street, int(plan.rng.choice([-1, 1]))
+    crosses = rng.random() < 0.5
+    x = plan.at(side, rng.uniform(0, street.half) if crosses else street.half - 0.8, z)[0]
+    shapes = (people.rider if crosses else people.rider_from_behind)(rng, plan.style.materials.clothes)
+    scale = float(rng.choice([-1, 1]))
+    plan.add(x, z, partial(people.draw_flat, shapes=shapes, x=x, z=z, label=Class.CYCLIST, scale=scale), 0.9, 1.6)
