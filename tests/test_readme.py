@@ -73,11 +73,10 @@ def test_every_command_does_what_readme_says(folders: Path, capsys: pytest.Captu
 
 
 def exec_python(folders: Path) -> None:
-    shrunk = {key: value for key, value in SMALL.items()}
     code = blocks("python")[0]
     scope: dict[str, Any] = {}
     original = acclimate.adapt
-    acclimate.adapt = functools.partial(original, **shrunk)
+    acclimate.adapt = functools.partial(original, **SMALL)
     try:
         exec(compile(code, "README.md", "exec"), scope)
     finally:

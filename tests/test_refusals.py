@@ -1,4 +1,4 @@
-"""Wrong input, as a user would give it: one message with file and remedy, exit code 2, nothing trained, nothing written."""
+"""Wrong input, as a user would give it: one message with file and remedy, exit code 2, nothing trained."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def source_style(rng: Rng) -> Style:
             exposure=0, gain=(1, 1, 1), gamma=1, saturation=1.15, vignette=0, blur=0, motion=0, noise=0, quality=0
         ),
         traffic=Traffic(
-            cars=2.2, parked=0.35, people=1.3, cyclists=0.55, signs=1.4, lamps=0.9, clutter=0.4, trees=0.45,
+            cars=2.2, parked=0.35, people=2.2, cyclists=0.9, signs=1.4, lamps=0.9, clutter=0.4, trees=0.45,
             lots=(0.45, 0.30, 0.15, 0.10),
         ),
         view=View(
@@ -57,7 +57,7 @@ def target_style(rng: Rng) -> Style:
         materials=_old_materials(rng),
         lens=_cheap_lens(rng),
         traffic=Traffic(
-            cars=3.0, parked=0.5, people=1.6, cyclists=0.65, signs=1.4, lamps=1.1, clutter=1.0, trees=0.55,
+            cars=3.0, parked=0.5, people=2.6, cyclists=1.0, signs=1.4, lamps=1.1, clutter=1.0, trees=0.55,
             lots=(0.40, 0.20, 0.20, 0.20),
         ),
         view=View(

@@ -1,0 +1,64 @@
+"""What each part of stage 1 is worth: the demo's stage 1 with one part removed at a time.
+
+    python benchmarks/ablation.py --base runs/demo --out runs/ablation
+
+The base run gives source-only, warm-up and initialisation, which no variant changes; each variant trains
+stage 1 anew with the base's seed. Variants that are finished are not run again. Writes OUT/ablation.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from acclimate import recipe as recipes
+from acclimate.files import atomic
+from acclimate.pipeline import adapt
+from acclimate.run import Run
+
+VARIANTS = {
+    "all parts": [],
+    "no distribution alignment": ["selflabel.align=false"],
+    "no rectification": ["selflabel.rectify=false"],
+    "no consistency": ["selflabel.weight_consistency=0"],
+    "no memory bank": ["selflabel.bank=0"],
+    "no self-labelling loss": ["selflabel.weight_selflabel=0"],
+    "uniform sampling": ["selflabel.stratified=false"],
+    "fixed class distribution": ["selflabel.distribution_momentum=1"],
+    "no CutMix": ["selflabel.cutmix=0"],
+    "no loss on pseudo labels": ["selflabel.weight_target=0"],
+}
+
+
+def main() -> None:
+    """Run all variants, then write and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--base", type=Path, required=True, help="a finished run with labelled target images")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the runs and the table")
+    args = parser.parse_args()
+    stage_1 = ["distill.rounds=0", "data.ceiling.path="]
+    runs: dict[str, Run] = {}
+    for name, change in VARIANTS.items():
+        recipe = recipes.load(args.base / "recipe.yaml", [*stage_1, *change])
+        runs[name] = adapt(recipe, args.out / name.replace(" ", "-"), reuse=args.base)
+    with atomic(args.out / "ablation.md") as temporary:
+        temporary.write_text(table(runs), encoding="utf-8")
+    print(table(runs))
+
+
+def table(runs: dict[str, Run]) -> str:
+    """mIoU of stage 1 and its difference to all parts, and the IoU of the classes that changed most, in Markdown."""
+    rows = {name: run.done("selflabel") or {} for name, run in runs.items()}
+    whole = rows["all parts"]
+    lines = ["| stage 1 | mIoU, % | difference | largest changes of a class |", "|---|---:|---:|---|"]
+    for name, row in rows.items():
+        change = {c: 100 * ((row["iou"][c] or 0) - (whole["iou"][c] or 0)) for c in whole["iou"]}
+        largest = sorted(change, key=lambda c: -abs(change[c]))[:3] if row is not whole else []
+        words = ", ".join(f"{c} {change[c]:+.1f}" for c in largest)
+        difference = f"{100 * (row['mean_iou'] - whole['mean_iou']):+.1f}" if row is not whole else ""
+        lines.append(f"| {name} | {100 * row['mean_iou']:.1f} | {difference} | {words} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
