@@ -27,7 +27,7 @@ DOMAINS = ("source", "target")
 @pytest.fixture(scope="module")
 def pictures() -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
     """Some pictures of each domain, drawn once."""
-    return {domain: [streets.render(domain, 0, i, SMALL) for i in range(30)] for domain in DOMAINS}
+    return {domain: [streets.render(domain, 0, i, SMALL) for i in range(24)] for domain in DOMAINS}
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from acclimate.errors import UserError
 from acclimate.files import atomic
 
 
@@ -21,10 +22,16 @@ class Journal:
 
     Args:
         path: the ``metrics.jsonl`` to append to; one JSON object a line with at least stage and step.
+        console: where to show progress; default standard output.
+        tensorboard: folder for TensorBoard's events; None for none.
+
+    Raises:
+        UserError: TensorBoard is asked for and not installed.
     """
 
-    def __init__(self, path: Path, console: Console | None = None) -> None:
+    def __init__(self, path: Path, console: Console | None = None, tensorboard: Path | None = None) -> None:
         self.path = path
+        self._events = _events(tensorboard) if tensorboard else None
         self.console = console or Console(file=sys.stdout, highlight=False)
         self._bar: Progress | None = None
         self._bar_task: TaskID | None = None
@@ -38,6 +45,10 @@ class Journal:
         """One line for the file."""
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"stage": stage, "step": step, **values}) + "\n")
+        if self._events is not None:
+            for name, value in values.items():
+                self._events.add_scalar(f"{stage}/{name}", value, step)
+            self._events.flush()
 
     def rewind(self, stage: str, step: int) -> None:
         """Forget records of a stage after a step: a continued run will write them anew."""
@@ -79,6 +90,16 @@ class Journal:
         speed = (step - self._start) / max(time.monotonic() - self._since, 1e-6)
         left = (self._total - step) / speed if speed else 0.0
         self.say(f"{stage:<10} {step:>6}/{self._total}  {speed:5.2f} it/s  {_clock(left)} left  {text}")
+
+
+def _events(folder: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise UserError(
+            "tensorboard: not installed; pip install 'acclimate[tensorboard]', or set it to false"
+        ) from None
+    return SummaryWriter(str(folder))
 
 
 def _is_after(line: str, stage: str, step: int) -> bool:

@@ -78,7 +78,8 @@ def adapt(recipe: Recipe, out: Path, reuse: Path | None = None, journal: Journal
         raise UserError(f"{reuse}: not a run folder (it has no recipe.yaml), so nothing can be reused from it")
     findings = check(recipe)
     run = Run(out, recipe)
-    journal = journal or Journal(out / "metrics.jsonl")
+    events = out / "tensorboard" if recipe.tensorboard else None
+    journal = journal or Journal(out / "metrics.jsonl", tensorboard=events)
     for warning in findings.warnings:
         journal.say(f"warning: {warning}")
     work = Work(run, journal)
@@ -128,6 +129,8 @@ class Work:
         width = {"width": self.recipe.data.width}
         save_model(self.run.model(stage.name), task.teacher, self.space, self.recipe.network, width)
         scores = evaluate(task.teacher, self.val, self.space, self.recipe.data.width).to_dict() if self.val else {}
+        if scores:
+            self.journal.record(stage.name, iterations, mean_iou=scores["mean_iou"])
         self.run.finish(stage, minutes=(prepared + seconds) / 60, iterations=iterations, **scores)
         (self.run.path(stage.name) / CHECKPOINT).unlink(missing_ok=True)
 

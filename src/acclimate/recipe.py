@@ -236,6 +236,8 @@ class Recipe:
     """Iterations between two log lines."""
     save_every: int = 100
     """Iterations between two checkpoints."""
+    tensorboard: bool = False
+    """Write losses and scores for TensorBoard too, into ``RUN/tensorboard`` (extra ``tensorboard``)."""
     data: Data = field(default_factory=Data)
     augment: Augment = field(default_factory=Augment)
     network: Network = field(default_factory=Network)
@@ -246,7 +248,7 @@ class Recipe:
     distill: Distill = field(default_factory=Distill)
 
 
-IMMATERIAL = ("device", "log_every", "save_every", "data.workers")
+IMMATERIAL = ("device", "log_every", "save_every", "tensorboard", "data.workers")
 """Keys that may change when a run is continued: they cannot alter what is learned."""
 
 

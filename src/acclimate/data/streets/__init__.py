@@ -4,9 +4,9 @@
 weathered materials, overcast, dusk, fog and rain, a shaky camera with noise, blur and JPEG. Shapes and
 meanings are shared, so that what is lost between them can be won back without labels.
 
-A picture walks through the files in this order: `style` (what a domain looks like), `scene` (where things
-stand), `canvas` with `ground`, `buildings`, `plants`, `vehicles`, `people` and `furniture` (what they look
-like), `look` (light, air and lens), `folders` (files).
+A picture walks through the files in this order: `domains` draws a `style` (with `weather`); `scene` makes a
+`plan` of a `street` from `lots`, `kerbs` and `traffic`, and paints it onto a `canvas` through a `camera`, each
+kind of thing in its own file; `look` turns the canvas into a photograph; `folders` writes files.
 """
 
 from acclimate.data.streets.classes import Class

@@ -9,7 +9,7 @@ import numpy as np
 
 from acclimate.data.streets.canvas import Canvas, Material
 from acclimate.data.streets.classes import Class
-from acclimate.data.streets.style import Colour, Light, Materials
+from acclimate.data.streets.style import Colour, Light, Materials, shaded
 from acclimate.data.streets.texture import cell, clouds, grain, tiles, visible
 
 UP = np.array([0.0, 1.0, 0.0])
@@ -69,7 +69,7 @@ def random_house(rng: np.random.Generator, materials: Materials, plot: Plot, urb
         plot, floors, storey=float(rng.uniform(2.8, 3.5)),
         roof=str(rng.choice(["flat", "ridge", "gable"], p=(0.5, 0.4, 0.1) if urban else (0.1, 0.5, 0.4))),
         kind=kind,
-        wall=tuple(shade * c for c in materials.walls[rng.integers(len(materials.walls))]),
+        wall=shaded(materials.walls[rng.integers(len(materials.walls))], shade),
         roof_colour=materials.roofs[rng.integers(len(materials.roofs))],
         bay=bay, window=(bay * wide, float(rng.uniform(1.3, 1.9))),
         shop=bool(urban and rng.random() < 0.45), salt=int(rng.integers(1 << 16)),

@@ -39,7 +39,7 @@ def source_style(rng: Rng) -> Style:
             exposure=0, gain=(1, 1, 1), gamma=1, saturation=1.15, vignette=0, blur=0, motion=0, noise=0, quality=0
         ),
         traffic=Traffic(
-            cars=2.2, parked=0.35, people=2.2, cyclists=0.9, signs=1.4, lamps=0.9, clutter=0.4, trees=0.45,
+            cars=2.2, parked=0.35, people=2.2, cyclists=0.9, signs=1.2, lamps=0.9, clutter=0.4, trees=0.45,
             lots=(0.45, 0.30, 0.15, 0.10),
         ),
         view=View(
@@ -51,13 +51,13 @@ def source_style(rng: Rng) -> Style:
 
 def target_style(rng: Rng) -> Style:
     """A photographed, older town: weathered materials, poor weather, a cheap camera in a shaking car."""
-    sky = (weather.overcast, weather.dusk, weather.fog, weather.rain)[rng.choice(4, p=(0.40, 0.22, 0.18, 0.20))]
+    sky = (weather.overcast, weather.dusk, weather.fog, weather.rain)[rng.choice(4, p=(0.32, 0.25, 0.20, 0.23))]
     return Style(
         light=sky(rng),
         materials=_old_materials(rng),
         lens=_cheap_lens(rng),
         traffic=Traffic(
-            cars=3.0, parked=0.5, people=2.6, cyclists=1.0, signs=1.4, lamps=1.1, clutter=1.0, trees=0.55,
+            cars=3.0, parked=0.5, people=2.6, cyclists=1.0, signs=1.2, lamps=1.1, clutter=1.0, trees=0.55,
             lots=(0.40, 0.20, 0.20, 0.20),
         ),
         view=View(
@@ -106,10 +106,10 @@ def _old_materials(rng: Rng) -> Materials:
 def _cheap_lens(rng: Rng) -> Lens:
     warmth = rng.normal(0, 0.06)
     return Lens(
-        exposure=rng.uniform(0.40, 0.52),
+        exposure=rng.uniform(0.36, 0.50),
         gain=(1 + warmth, 1.0, 1 - warmth),
         gamma=rng.uniform(0.85, 1.2),
-        saturation=rng.uniform(0.65, 1.0),
+        saturation=rng.uniform(0.6, 0.95),
         vignette=rng.uniform(0.15, 0.45),
         blur=rng.uniform(0.3, 0.8),
         motion=int(rng.choice([0, 0, 2, 3])),

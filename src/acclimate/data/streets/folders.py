@@ -17,7 +17,7 @@ from acclimate.errors import UserError
 from acclimate.files import atomic, read_json, write_json
 from acclimate.labels import label_space
 
-EDITION = 5
+EDITION = 7
 """Raised whenever the drawing changes, so that old pictures are drawn again."""
 MARKER = "streets.json"
 ROLES = ("source", "target", "val", "ceiling")

@@ -8,10 +8,11 @@ import numpy as np
 
 from acclimate.data.streets.canvas import Canvas, Face
 from acclimate.data.streets.classes import Class
-from acclimate.data.streets.people import Point, Shape, bar, disc
-from acclimate.data.streets.style import Colour, Light, Materials
+from acclimate.data.streets.people import Point, bar, disc
+from acclimate.data.streets.style import Colour, Light, Materials, mixed, shaded
 from acclimate.data.streets.texture import cell, grain, visible
 
+GREY: Colour = (0.45, 0.45, 0.45)
 STEEL: Colour = (0.48, 0.50, 0.52)
 RED, BLUE, WHITE, YELLOW, BLACK = (
     (0.80, 0.08, 0.08),
@@ -38,8 +39,8 @@ def draw_lamp(canvas: Canvas, x: float, z: float, height: float, colour: Colour,
     glow = (1.0, 0.9, 0.6) if light.lit > 0.15 else (0.82, 0.84, 0.84)
     shapes = [
         (bar((0, -0.1), (0, height), 0.28, 0.17), colour, Class.POLE),
-        (bar((0.03, -0.1), (0.04, height), 0.10, 0.06), tuple(1.3 * c for c in colour), Class.POLE),
-        (bar((0, -0.1), (0, 1.0), 0.38, 0.34), tuple(0.8 * c for c in colour), Class.POLE),
+        (bar((0.03, -0.1), (0.04, height), 0.10, 0.06), shaded(colour, 1.3), Class.POLE),
+        (bar((0, -0.1), (0, 1.0), 0.38, 0.34), shaded(colour, 0.8), Class.POLE),
         (bar((0, height), (arm, height + 0.35), 0.13, 0.10), colour, Class.POLE),
         (bar((arm * 0.8, height + 0.3), (arm * 1.3, height + 0.36), 0.2, 0.12), colour, Class.POLE),
         (bar((arm * 0.85, height + 0.22), (arm * 1.25, height + 0.28), 0.08), glow, Class.POLE),
@@ -51,7 +52,7 @@ def _scaled(points: Sequence[Point], width: float, height: float) -> list[Point]
     return [(x * width, y * height) for x, y in points]
 
 
-def _plates() -> dict[str, list[Shape]]:
+def _plates() -> dict[str, list[tuple[list[Point], Colour]]]:
     """Sign faces of about 0.8 m around the origin."""
     triangle, octagon, round_ = (
         [(-0.42, -0.36), (0.42, -0.36), (0.0, 0.40)],
@@ -60,9 +61,9 @@ def _plates() -> dict[str, list[Shape]]:
     )
     square, diamond = (
         [(-0.36, -0.36), (0.36, -0.36), (0.36, 0.36), (-0.36, 0.36)],
-        [(-0.47, 0), (0, -0.47), (0.47, 0), (0, 0.47)],
+        [(-0.47, 0.0), (0.0, -0.47), (0.47, 0.0), (0.0, 0.47)],
     )
-    arrow = [(-0.8, -0.2), (0.62, -0.2), (0.85, 0), (0.62, 0.2), (-0.8, 0.2)]
+    arrow = [(-0.8, -0.2), (0.62, -0.2), (0.85, 0.0), (0.62, 0.2), (-0.8, 0.2)]
     board = _scaled(square, 2.5, 1.25)
     digits = [(bar((-0.1, -0.13), (-0.1, 0.13), 0.08), BLACK), (disc(0.09, 0, 0.09, 0.13), BLACK)]
     lines = [(bar((-0.7, 0.2), (0.5, 0.2), 0.12), WHITE), (bar((-0.7, -0.15), (0.2, -0.15), 0.12), WHITE)]
@@ -90,8 +91,7 @@ def draw_sign(canvas: Canvas, x: float, z: float, plate: str, height: float, dul
     """A traffic sign on its pole, a little larger than life; ``dull`` greys its colours."""
     shapes = [(bar((0, -0.1), (0, height + 0.3), 0.11), STEEL, Class.POLE)]
     for points, colour in PLATES[plate]:
-        worn = tuple((1 - dull) * c + dull * 0.45 for c in colour)
-        shapes.append(([(1.2 * px, 1.2 * py + height) for px, py in points], worn, Class.SIGN))
+        shapes.append(([(1.2 * px, 1.2 * py + height) for px, py in points], mixed(colour, GREY, dull), Class.SIGN))
     canvas.figure(_stand(canvas, shapes, x, z), z)
 
 
@@ -99,8 +99,8 @@ def draw_bin(canvas: Canvas, x: float, z: float, colour: Colour) -> None:
     """Street clutter that belongs to no class."""
     shapes = [
         ([(-0.27, 0), (0.27, 0), (0.31, 0.95), (-0.31, 0.95)], colour, Class.VOID),
-        ([(0.05, 0), (0.27, 0), (0.31, 0.95), (0.08, 0.95)], tuple(0.75 * c for c in colour), Class.VOID),
-        ([(-0.34, 0.93), (0.34, 0.93), (0.30, 1.06), (-0.30, 1.06)], tuple(0.6 * c for c in colour), Class.VOID),
+        ([(0.05, 0), (0.27, 0), (0.31, 0.95), (0.08, 0.95)], shaded(colour, 0.75), Class.VOID),
+        ([(-0.34, 0.93), (0.34, 0.93), (0.30, 1.06), (-0.30, 1.06)], shaded(colour, 0.6), Class.VOID),
     ]
     canvas.figure(_stand(canvas, shapes, x, z), z)
 

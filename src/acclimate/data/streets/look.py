@@ -85,7 +85,8 @@ def _photograph(colour: np.ndarray, lens: Lens, rng: np.random.Generator) -> np.
         colour = colour * (1 - np.float32(lens.vignette) * (x * x + y * y) / 2)[..., None]
     colour = np.clip(colour * np.asarray(lens.gain, np.float32), 0, 1) ** np.float32(lens.gamma)
     if lens.motion:
-        colour = sum(np.roll(colour, step, 1) for step in range(int(lens.motion))) / int(lens.motion)
+        first = -(lens.motion // 2)
+        colour = np.mean([np.roll(colour, step, 1) for step in range(first, first + lens.motion)], axis=0)
     if lens.blur:
         image = Image.fromarray((colour * 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(lens.blur))
         colour = np.asarray(image, np.float32) / 255

@@ -8,7 +8,7 @@ import numpy as np
 
 from acclimate.data.streets.canvas import Canvas, Face
 from acclimate.data.streets.classes import Class
-from acclimate.data.streets.style import Colour, Materials
+from acclimate.data.streets.style import Colour, Materials, shaded
 from acclimate.data.streets.texture import grain, visible
 
 Place = tuple[float, float]
@@ -51,7 +51,7 @@ def random_tree(rng: np.random.Generator, materials: Materials, x: float, z: flo
     leaf = materials.leaves[rng.integers(len(materials.leaves))]
     shade = rng.uniform(0.8, 1.15)
     trunk = 0.0 if bush else float(rng.uniform(1.6, 2.8) if form == "round" else 0.8)
-    return Tree(x, z, trunk, radius, form, tuple(shade * c for c in leaf), clumps, int(rng.integers(1 << 12)))
+    return Tree(x, z, trunk, radius, form, shaded(leaf, shade), clumps, int(rng.integers(1 << 12)))
 
 
 def draw_tree(canvas: Canvas, tree: Tree, materials: Materials) -> None:
@@ -72,7 +72,7 @@ def _trunk(tree: Tree, ground: float) -> list[Face]:
             [(tree.x + dx, ground - 0.1, tree.z) for dx in (left, right)],
             [(tree.x + 0.6 * dx, top, tree.z) for dx in (right, left)],
         )
-        faces.append(Face(np.array(foot + tip), tuple(shade * c for c in BARK), Class.VEGETATION))
+        faces.append(Face(np.array(foot + tip), shaded(BARK, shade), Class.VEGETATION))
     return faces
 
 

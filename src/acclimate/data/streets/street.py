@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 
@@ -36,7 +37,11 @@ class Street:
     zones: tuple[int, int, int, int]
     salt: int
 
-    def centre(self, z: np.ndarray | float) -> np.ndarray | float:
+    @overload
+    def centre(self, z: float) -> float: ...
+    @overload
+    def centre(self, z: np.ndarray) -> np.ndarray: ...
+    def centre(self, z: float | np.ndarray) -> float | np.ndarray:
         """Lateral position of the road's middle at distance z."""
         return self.offset + self.heading * z + 0.5 * self.curve * z * z
 
@@ -71,12 +76,12 @@ class Street:
 def random_street(style: Style, rng: np.random.Generator) -> Street:
     """Width, bend, junction and lots of the street; the camera drives on its right half."""
     half = float(rng.uniform(3.6, 5.4))
-    zones = rng.choice(4, size=4, p=style.traffic.lots)
+    near_left, near_right, far_left, far_right = rng.choice(4, size=4, p=style.traffic.lots).tolist()
     return Street(
         half=half, offset=float(-half * rng.uniform(0.35, 0.55)), heading=float(rng.normal(0, 0.05)),
         curve=float(rng.normal(0, 0.0022)), verge=float(rng.choice([0.0, rng.uniform(1.0, 2.0)], p=(0.6, 0.4))),
         pavement=float(rng.uniform(2.0, 3.6)),
         crossing=float(rng.choice([np.inf, rng.uniform(20, 48)], p=(0.45, 0.55))),
         cross_half=float(rng.uniform(3.0, 4.5)), ends=bool(rng.random() < 0.25), zebra=bool(rng.random() < 0.5),
-        zones=tuple(int(z) for z in zones), salt=int(rng.integers(1 << 12)),
+        zones=(near_left, near_right, far_left, far_right), salt=int(rng.integers(1 << 12)),
     )  # fmt: skip

@@ -8,6 +8,18 @@ Colour = tuple[float, float, float]
 Palette = tuple[Colour, ...]
 
 
+def shaded(colour: Colour, by: float) -> Colour:
+    """The colour times a factor."""
+    red, green, blue = colour
+    return red * by, green * by, blue * by
+
+
+def mixed(first: Colour, second: Colour, share: float) -> Colour:
+    """The first colour with a share of the second."""
+    red, green, blue = ((1 - share) * a + share * b for a, b in zip(first, second, strict=True))
+    return red, green, blue
+
+
 @dataclass(frozen=True)
 class Materials:
     """Colours and roughness of everything."""
@@ -66,7 +78,7 @@ class Lens:
     vignette: float
     blur: float
     """Standard deviation in pixels."""
-    motion: float
+    motion: int
     """Length of motion blur in pixels."""
     noise: float
     quality: int

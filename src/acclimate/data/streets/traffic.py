@@ -9,6 +9,7 @@ import numpy as np
 from acclimate.data.streets import people
 from acclimate.data.streets.classes import Class
 from acclimate.data.streets.plan import Plan, Thing
+from acclimate.data.streets.style import shaded
 from acclimate.data.streets.vehicles import LENGTHS, Car, draw_car
 
 
@@ -19,7 +20,7 @@ def add_car(plan: Plan, side: int, across: float, z: float, turn: float, lights:
     kind = str(rng.choice(list(LENGTHS), p=(0.28, 0.24, 0.18, 0.20, 0.10)))
     colour = plan.style.materials.cars[rng.integers(len(plan.style.materials.cars))]
     shade = rng.uniform(0.85, 1.15)
-    car = Car(plan.at(side, across, z)[0], z, turn + heading, kind, tuple(shade * c for c in colour), lights)
+    car = Car(plan.at(side, across, z)[0], z, turn + heading, kind, shaded(colour, shade), lights)
     plan.things.append(Thing(z, partial(draw_car, car=car, light=plan.style.light), car.footprint(), 1.3))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from acclimate.data.streets.canvas import Canvas, Face
 from acclimate.data.streets.classes import Class
 from acclimate.data.streets.people import disc
-from acclimate.data.streets.style import Colour, Light
+from acclimate.data.streets.style import Colour, Light, mixed, shaded
 
 # Side views from front to back: (share of the length from the middle, height in metres, what spans the width
 # between the point before and this one).
@@ -111,10 +111,10 @@ def _shade(colour: Colour, normal: np.ndarray, height: float, sun_direction: np.
         return colour
     if colour == GLASS:
         mirror = 0.12 + 0.5 * max(float(normal[1]), 0)
-        colour = tuple((1 - mirror) * g + mirror * h for g, h in zip(GLASS, light.horizon, strict=True))
+        colour = mixed(GLASS, light.horizon, mirror)
     sun = max(float(normal @ sun_direction), 0) * sum(light.sun) / 3
     shade = 0.68 + 0.28 * float(normal[1]) + 0.6 * sun - 0.12 * (height < 0.5)
-    return tuple(min(c * shade, 1.0) for c in colour)
+    return shaded(colour, shade)
 
 
 def _normal(local_N3: np.ndarray) -> np.ndarray:
