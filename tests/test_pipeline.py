@@ -36,8 +36,8 @@ def tiny(data: Path, **changes: Any) -> recipe.Recipe:
     overrides += [
         "data.classes=streets", "data.width=80", "data.crop=[32, 48]", "data.workers=0", "log_every=1", "save_every=2",
         "network.backbone=test_resnet.r160_in1k", "network.weights=none", "network.channels=16", "selflabel.bank=256",
-        *(f"{stage}.iterations=3" for stage in ("source", "warmup", "selflabel", "distill")),
-        *(f"{stage}.batch=2" for stage in ("source", "warmup", "selflabel", "distill")),
+        *(f"{stage}.iterations=3" for stage in ("source", "warmup", "selflabel", "distill", "ceiling")),
+        *(f"{stage}.batch=2" for stage in ("source", "warmup", "selflabel", "distill", "ceiling")),
         *(f"{key.replace('__', '.')}={value}" for key, value in changes.items()),
     ]  # fmt: skip
     return recipe.load("demo", overrides)

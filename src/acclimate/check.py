@@ -170,7 +170,7 @@ def _check_batches(count: int, role: str, recipe: Recipe, report: _Report) -> No
 def _batches(recipe: Recipe, role: str) -> Iterator[tuple[str, int]]:
     """Key and value of the batch sizes in which a set is trained on."""
     if role in ("source", "ceiling"):
-        yield "source.batch", recipe.source.batch
+        yield f"{role}.batch", getattr(recipe, role).batch
     if role in ("source", "target"):
         if recipe.warmup.iterations:
             yield "warmup.batch", recipe.warmup.batch

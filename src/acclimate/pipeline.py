@@ -43,7 +43,7 @@ _ALWAYS = ("seed", "precision", "network.", "optimizer.", "augment.", "data.clas
 
 Batches = Callable[[int], Iterator[Any]]
 PairSection = recipes.Warmup | recipes.SelfLabel | recipes.Distill
-Section = recipes.Source | PairSection
+Section = recipes.Supervised | PairSection
 
 
 def stages_of(recipe: Recipe) -> list[Stage]:
@@ -58,7 +58,7 @@ def stages_of(recipe: Recipe) -> list[Stage]:
     for number in range(1, recipe.distill.rounds + 1):
         stages.append(Stage(f"distill-{number}", f"stage {number + 1}", stages[-1].name, (*domains, "distill.")))
     if recipe.data.ceiling.path:
-        stages.append(Stage("ceiling", "ceiling", None, (*_ALWAYS, "data.ceiling.", "source.")))
+        stages.append(Stage("ceiling", "ceiling", None, (*_ALWAYS, "data.ceiling.", "ceiling.")))
     return stages
 
 
@@ -138,9 +138,9 @@ class Work:
         """The stage's task on its device, its batches from any step on, and its length."""
         match stage.name.partition("-")[0]:
             case "source":
-                return self._supervised(stage, self.source)
+                return self._supervised(stage, self.source, self.recipe.source)
             case "ceiling":
-                return self._supervised(stage, self._ceiling())
+                return self._supervised(stage, self._ceiling(), self.recipe.ceiling)
             case "warmup":
                 return self._warmup(stage)
             case "selflabel":
@@ -148,9 +148,10 @@ class Work:
             case _:
                 return self._distill(stage)
 
-    def _supervised(self, stage: Stage, labelled: LabelledSet) -> tuple[Task, Batches, int]:
-        section = self.recipe.source
-        task = SupervisedTask(self._fresh(), self.recipe).to(self.device)
+    def _supervised(
+        self, stage: Stage, labelled: LabelledSet, section: recipes.Supervised
+    ) -> tuple[Task, Batches, int]:
+        task = SupervisedTask(self._fresh(), self.recipe, section.lr).to(self.device)
         return task, self._sources(stage, labelled, section, recolour=False), section.iterations
 
     def _ceiling(self) -> LabelledSet:

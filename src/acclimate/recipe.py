@@ -126,8 +126,8 @@ class Optimizer:
 
 
 @dataclass(frozen=True)
-class Source:
-    """Plain training on source labels: where adaptation starts from, and what it is compared with."""
+class Supervised:
+    """Plain training on labels: the source-only model, and the ceiling on target labels."""
 
     iterations: int = 300
     batch: int = 8
@@ -242,10 +242,13 @@ class Recipe:
     augment: Augment = field(default_factory=Augment)
     network: Network = field(default_factory=Network)
     optimizer: Optimizer = field(default_factory=Optimizer)
-    source: Source = field(default_factory=Source)
+    source: Supervised = field(default_factory=Supervised)
+    """The source-only model: where adaptation starts from, and what it is compared with."""
     warmup: Warmup = field(default_factory=Warmup)
     selflabel: SelfLabel = field(default_factory=SelfLabel)
     distill: Distill = field(default_factory=Distill)
+    ceiling: Supervised = field(default_factory=Supervised)
+    """The reference model on ``data.ceiling``; give it time enough to be a fair one."""
 
 
 IMMATERIAL = ("device", "log_every", "save_every", "tensorboard", "data.workers")
@@ -458,6 +461,8 @@ def _out_of_range(section: Any) -> Iterator[str]:
 def _contradictions(recipe: Recipe) -> Iterator[str]:
     if recipe.source.iterations == 0:
         yield "source.iterations: 0 would leave nothing to adapt; give at least 1"
+    if recipe.data.ceiling.path and recipe.ceiling.iterations == 0:
+        yield "ceiling.iterations: 0 would train no reference model; give at least 1, or leave out data.ceiling"
     if recipe.optimizer.ema == 1 or recipe.selflabel.prototype_momentum == 1:
         yield "optimizer.ema and selflabel.prototype_momentum: 1 would never take anything in; stay below 1"
     stage = recipe.selflabel

@@ -15,8 +15,8 @@ from acclimate.stages.task import Task, optimizer_for, unit_image, upsample
 class SupervisedTask(Task):
     """Cross-entropy on labelled images: the source-only model, and the ceiling on target labels."""
 
-    def __init__(self, student: Segmenter, choices: recipe.Recipe) -> None:
-        super().__init__(student, choices, choices.source.lr)
+    def __init__(self, student: Segmenter, choices: recipe.Recipe, lr: float = 0.0) -> None:
+        super().__init__(student, choices, lr)
         self.optimizers = [optimizer_for(self)]
 
     def step(self, batch: SourceBatch) -> dict[str, Tensor]:
