@@ -48,7 +48,7 @@ def main() -> None:
 
 def table(runs: dict[str, Run]) -> str:
     """mIoU of stage 1 and its difference to all parts, and the IoU of the classes that changed most, in Markdown."""
-    rows = {name: run.done("selflabel") or {} for name, run in runs.items()}
+    rows = {name: run.scores("selflabel") or {} for name, run in runs.items()}
     whole = rows["all parts"]
     lines = ["| stage 1 | mIoU, % | difference | largest changes of a class |", "|---|---:|---:|---|"]
     for name, row in rows.items():

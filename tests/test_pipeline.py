@@ -179,6 +179,18 @@ def test_reuse_wants_a_run(data: Path, tmp_path: Path) -> None:
         adapt(tiny(data), tmp_path / "run", reuse=tmp_path)
 
 
+def test_scores_come_when_labelled_images_do(finished: Run, data: Path, tmp_path: Path) -> None:
+    """Measuring changes nothing that was learned, so it may be asked for later, and never goes stale."""
+    run = adapt(tiny(data, data__val__path="", data__ceiling__path="", distill__rounds=0), tmp_path / "run")
+    trained = weights(run, "selflabel")
+    run = adapt(tiny(data, data__ceiling__path="", distill__rounds=0), run.folder)
+    assert weights(run, "selflabel") == trained
+    other = adapt(tiny(data, data__val__limit=1, distill__rounds=0), tmp_path / "other", reuse=finished.folder)
+    assert [row["images"] for row in run.results] == [2, 2, 2]
+    assert [row["images"] for row in other.results] == [1, 1, 1, 1]
+    assert [row["mean_iou"] for row in finished.results[:3]] == [row["mean_iou"] for row in run.results]
+
+
 def test_a_folder_with_other_things_is_left_alone(data: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("chapter 1")
     with pytest.raises(UserError, match="not a run folder"):

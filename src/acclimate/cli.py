@@ -127,8 +127,16 @@ def _adapt_arguments(parser: ArgumentParser) -> None:
     _recipe_arguments(parser)
 
 
-def _run_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="run folder; the run in it goes on")
+def _run_arguments(parser: ArgumentParser, out: Path | None = None) -> None:
+    usual = f" (default: {out})" if out else ""
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=out,
+        required=out is None,
+        metavar="RUN",
+        help=f"run folder; the run in it goes on{usual}",
+    )
     parser.add_argument("--reuse", type=Path, metavar="RUN", help="take over finished stages that have the same inputs")
 
 
@@ -141,7 +149,7 @@ def _adapt(args: Namespace) -> None:
 
 def _demo_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="choices over recipe demo")
-    _run_arguments(parser)
+    _run_arguments(parser, Path("runs") / "demo")
 
 
 def _demo(args: Namespace) -> None:

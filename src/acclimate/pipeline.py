@@ -29,7 +29,7 @@ from acclimate.networks import Segmenter, build
 from acclimate.networks.weights import load_model, save_model
 from acclimate.recipe import Recipe
 from acclimate.results import report_results
-from acclimate.run import Run, Stage
+from acclimate.run import SCORES, Run, Stage
 from acclimate.stages.distill import DistillTask
 from acclimate.stages.initialise import Initial, label_target
 from acclimate.stages.selflabel import SelfLabelTask
@@ -92,6 +92,8 @@ def adapt(recipe: Recipe, out: Path, reuse: Path | None = None, journal: Journal
         else:
             journal.say(f"{stage.title} …")
             work.perform(stage)
+        if stage.name != "initialise":
+            work.measure(stage)
     last = [stage.name for stage in stages if stage.name not in ("initialise", "ceiling")][-1]
     with atomic(run.best) as temporary:
         shutil.copyfile(run.model(last), temporary)
@@ -128,11 +130,18 @@ class Work:
         seconds = fit(task, batches, Plan(stage.name, iterations, self.run.path(stage.name)), self.recipe, self.journal)
         width = {"width": self.recipe.data.width}
         save_model(self.run.model(stage.name), task.teacher, self.space, self.recipe.network, width)
-        scores = evaluate(task.teacher, self.val, self.space, self.recipe.data.width).to_dict() if self.val else {}
-        if scores:
-            self.journal.record(stage.name, iterations, mean_iou=scores["mean_iou"])
-        self.run.finish(stage, minutes=(prepared + seconds) / 60, iterations=iterations, **scores)
+        self.run.finish(stage, minutes=(prepared + seconds) / 60, iterations=iterations)
         (self.run.path(stage.name) / CHECKPOINT).unlink(missing_ok=True)
+
+    def measure(self, stage: Stage) -> None:
+        """Put a stage's scores on record, if there are labelled target images and it has none on these yet."""
+        on = recipes.to_dict(self.recipe.data.val)
+        if self.val is None or (self.run.scores(stage.name) or {}).get("on") == on:
+            return
+        network = self._of(stage.name).to(self.device)
+        scores = evaluate(network, self.val, self.space, self.recipe.data.width).to_dict()
+        write_json(self.run.path(stage.name) / SCORES, {"on": on, **scores})
+        self.journal.record(stage.name, (self.run.done(stage.name) or {})["iterations"], mean_iou=scores["mean_iou"])
 
     def _prepare(self, stage: Stage) -> tuple[Task, Batches, int]:
         """The stage's task on its device, its batches from any step on, and its length."""

@@ -35,7 +35,7 @@ class Folder:
     split: str = ""
     """Sub-split of a known layout, such as ``train`` or ``val``. Empty: the layout's usual one."""
     labels: str = ""
-    """Layout ``folder``: folder of the label PNGs, or a template such as ``gt/{name}_id.png``."""
+    """Folder of the label PNGs, or a template such as ``gt/{name}_id.png``. Empty: the layout's own place."""
     ids: str = ""
     """Meaning of the raw label values: a known scheme (``cityscapes``, ``gta5``, ``synthia``,
     ``camvid``, ``train``) or the path of a label map. Empty: the layout's own scheme."""
@@ -251,8 +251,8 @@ class Recipe:
     """The reference model on ``data.ceiling``; give it time enough to be a fair one."""
 
 
-IMMATERIAL = ("device", "log_every", "save_every", "tensorboard", "data.workers")
-"""Keys that may change when a run is continued: they cannot alter what is learned."""
+IMMATERIAL = ("device", "log_every", "save_every", "tensorboard", "data.workers", "data.val.")
+"""Keys (or their beginnings) that may change when a run is continued: they cannot alter what is learned."""
 
 
 def names() -> list[str]:
@@ -348,7 +348,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def difference(old: Recipe, new: Recipe) -> dict[str, tuple[Any, Any]]:
     """Dotted keys whose values differ and matter, with the old and the new value."""
     before, after = flatten(to_dict(old)), flatten(to_dict(new))
-    return {k: (before[k], after[k]) for k in after if before[k] != after[k] and k not in IMMATERIAL}
+    return {k: (before[k], after[k]) for k in after if before[k] != after[k] and not k.startswith(IMMATERIAL)}
 
 
 def _lay_over(tree: dict[str, Any], override: str) -> None:

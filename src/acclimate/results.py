@@ -26,7 +26,7 @@ def report_results(run: Run, stages: list[Stage], shown: ImageSet, device: torch
     Args:
         shown: images to picture, with a column for their labels if it has any.
     """
-    rows = [record for stage in stages if (record := run.done(stage.name)) and stage.name != "initialise"]
+    rows = [row_of(run, stage) for stage in stages if stage.name != "initialise"]
     write_json(run.folder / "results.json", rows)
     with atomic(run.folder / "results.md") as temporary:
         temporary.write_text(markdown(rows), encoding="utf-8")
@@ -36,6 +36,12 @@ def report_results(run: Run, stages: list[Stage], shown: ImageSet, device: torch
         journal.say(share)
     for what, name in (("model", MODEL), ("pictures", "comparison.png"), ("table", "results.md")):
         journal.say(f"{what + ':':<10}{run.folder / name}")
+
+
+def row_of(run: Run, stage: Stage) -> dict[str, Any]:
+    """What is on record of a finished stage: name, title, minutes, iterations, and scores where there are labels."""
+    scores = run.scores(stage.name) if run.recipe.data.val.path else None
+    return {**(run.done(stage.name) or {}), **(scores or {})}
 
 
 def table(rows: list[dict[str, Any]]) -> Table:

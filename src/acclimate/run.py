@@ -18,6 +18,7 @@ from acclimate.files import atomic, read_json, write_json
 from acclimate.recipe import Recipe
 
 MODEL = "model.safetensors"
+SCORES = "scores.json"
 _DONE = "done.json"
 
 
@@ -85,6 +86,11 @@ class Run:
     def done(self, stage: str) -> dict[str, Any] | None:
         """What a finished stage has on record, or None if it is not finished."""
         path = self.path(stage) / _DONE
+        return read_json(path) if path.exists() else None
+
+    def scores(self, stage: str) -> dict[str, Any] | None:
+        """What a stage's model reached on labelled target images, or None if that was not measured."""
+        path = self.path(stage) / SCORES
         return read_json(path) if path.exists() else None
 
     def finish(self, stage: Stage, **record: Any) -> None:
