@@ -17,6 +17,7 @@ from acclimate import pipeline, recipe, training
 from acclimate.data import datasets, streets
 from acclimate.errors import UserError
 from acclimate.journal import Journal
+from acclimate.networks import deeplab
 from acclimate.networks.weights import load_model
 from acclimate.pipeline import adapt, stages_of
 from acclimate.run import Run
@@ -213,3 +214,13 @@ def test_bfloat16_trains(data: Path, tmp_path: Path) -> None:
 @pytest.mark.cuda
 def test_a_gpu_runs_every_stage(data: Path, tmp_path: Path) -> None:
     assert adapt(tiny(data, device="cuda"), tmp_path / "run").best.exists()
+
+
+def test_the_papers_network_walks_the_whole_road(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one block per stage of its ResNet instead of 33: the same tensors in kind, quick enough for a test."""
+    monkeypatch.setattr(deeplab, "BLOCKS", (1, 1, 1, 1))
+    choice = {"network__architecture": "deeplab", "distill__rounds": 1, "data__ceiling__path": ""}
+    run = adapt(tiny(data, **choice, optimizer__name="sgd", selflabel__target_view="weak"), tmp_path / "run")
+    network, _, _ = load_model(run.best)
+    assert (network.stride, network.channels) == (8, 256)
+    assert [row["name"] for row in run.results] == ["source", "warmup", "selflabel", "distill-1"]

@@ -15,6 +15,7 @@ from PIL import Image
 
 import acclimate
 from acclimate import cli, recipe
+from acclimate.labels import read_label_map
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -83,6 +84,16 @@ def exec_python(folders: Path) -> None:
         acclimate.adapt = original
     assert scope["label_HW"].shape == (48, 64)
     assert scope["model"].space.classes == ("road", "pavement", "building", "sky", "car")
+
+
+def test_the_label_map_of_the_data_page_is_one(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"^```yaml\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
+    path = tmp_path / "map.yaml"
+    path.write_text(example, encoding="utf-8")
+    space, table = read_label_map(path)
+    assert space.classes == ("road", "building") and space.colours[0] == (128, 64, 128)
+    assert table.ids[12] == 1 and table.unknown == "ignore"
 
 
 def test_the_make_targets_exist() -> None:

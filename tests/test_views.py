@@ -106,12 +106,6 @@ def test_source_images_give_up_their_own_colours_and_no_others():
     assert (image.int() - source_views()[0, 3][0].int()).abs().max() <= 1
 
 
-def test_photometric_source_views_differ_in_colour_only():
-    image, label = source_views(photometric=True)[0, 3]
-    plain_image, plain_label = source_views()[0, 3]
-    assert torch.equal(label, plain_label) and not torch.equal(image, plain_image)
-
-
 def test_target_batch_has_the_documented_shapes(soft):
     views = target_views(soft=soft)
     batch = views.batch([(0, 4), (0, 2)]).to("cpu")

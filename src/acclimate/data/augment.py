@@ -60,7 +60,7 @@ def strong_view(
     crop_HWC: np.ndarray, weak: Geometry, choices: Augment, rng: np.random.Generator
 ) -> tuple[np.ndarray, Geometry]:
     """A random strong view of the weak view ``crop_HWC`` (uint8), and where its pixels come from."""
-    image = _blurred_and_jittered(Image.fromarray(crop_HWC), choices, rng)
+    image = blur_and_jitter(Image.fromarray(crop_HWC), choices, rng)
     to_weak = affine("flip", 0, weak.view_hw) if choices.flip and rng.random() < 0.5 else np.eye(3)
     for name in rng.choice(OPERATIONS, choices.operations):
         strength = choices.magnitude * rng.uniform(-1, 1)
@@ -72,12 +72,8 @@ def strong_view(
     return strong.image_from_parent(np.asarray(image)), strong
 
 
-def blur_and_jitter(picture_HWC: np.ndarray, choices: Augment, rng: np.random.Generator) -> np.ndarray:
-    """The photometric start of a strong view alone, for pictures whose shape must stay; uint8 HWC."""
-    return np.array(_blurred_and_jittered(Image.fromarray(picture_HWC), choices, rng))
-
-
-def _blurred_and_jittered(image: Image.Image, choices: Augment, rng: np.random.Generator) -> Image.Image:
+def blur_and_jitter(image: Image.Image, choices: Augment, rng: np.random.Generator) -> Image.Image:
+    """The start of a strong view: a blur, and a change of brightness, contrast, saturation and hue."""
     if rng.random() < choices.blur:
         image = image.filter(ImageFilter.GaussianBlur(rng.uniform(*BLUR_SIGMA)))
     brightness, contrast, saturation, hue = 1 + choices.jitter * rng.uniform(-1, 1, size=4)

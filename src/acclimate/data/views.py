@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from acclimate.data.augment import blur_and_jitter, sample_weak, strong_view
+from acclimate.data.augment import sample_weak, strong_view
 from acclimate.data.colour import Statistics, transfer
 from acclimate.data.datasets import ImageSet, LabelledSet
 from acclimate.data.geometry import Geometry, cells, scaled_size
@@ -86,8 +86,6 @@ class SourceViews(Dataset[tuple[Tensor, ...]]):
     colour: tuple[np.ndarray, np.ndarray] | None = None
     """Statistics (n, 2, 3) of the source images and of the target images (`colour.collect`): each view
     takes on those of a random target image. None: colours stay."""
-    photometric: bool = False
-    """Whether views are blurred and their colours jittered, as in the strong views."""
 
     def __getitem__(self, key: Key) -> tuple[Tensor, ...]:
         epoch, index = key
@@ -98,8 +96,6 @@ class SourceViews(Dataset[tuple[Tensor, ...]]):
         if self.colour is not None:
             own, wanted = self.colour
             crop_HWC = transfer(crop_HWC, Statistics(*own[index]), Statistics(*wanted[rng.integers(len(wanted))]))
-        if self.photometric:
-            crop_HWC = blur_and_jitter(crop_HWC, self.augment, rng)
         return _image(crop_HWC), torch.from_numpy(view.label(label_HW)).long()
 
     def batch(self, keys: Sequence[Key]) -> SourceBatch:
