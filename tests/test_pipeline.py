@@ -114,7 +114,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(
         pass
 
     def advance(self: Journal, step: int) -> None:
-        if self._name == killed_in and step == 3:
+        if step == 3 and (out / "stages" / killed_in / training.CHECKPOINT).exists():
             raise Killed
 
     with monkeypatch.context() as patch, pytest.raises(Killed):

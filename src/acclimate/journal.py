@@ -35,7 +35,7 @@ class Journal:
         self.console = console or Console(file=sys.stdout, highlight=False)
         self._bar: Progress | None = None
         self._bar_task: TaskID | None = None
-        self._name, self._total, self._start, self._since = "", 0, 0, 0.0
+        self._total, self._seen, self._since = 0, 0, 0.0
 
     def say(self, text: str) -> None:
         """One line for the person watching."""
@@ -63,7 +63,7 @@ class Journal:
     def stage(self, name: str, total: int, start: int = 0, unit: str = "it") -> Iterator[None]:
         """Show progress of a piece of work with ``total`` units, of which ``start`` are done already."""
         self.rewind(name, start)
-        self._name, self._total, self._start, self._since = name, total, start, time.monotonic()
+        self._total, self._seen, self._since = total, start, time.monotonic()
         if start:
             self.say(f"{name}: going on at {unit} {start} of {total}")
         if not self.console.is_terminal:
@@ -81,15 +81,17 @@ class Journal:
             self._bar.update(self._bar_task, completed=step)
 
     def losses(self, stage: str, step: int, terms: dict[str, float]) -> None:
-        """Record loss terms, and show them with speed and remaining time."""
+        """Record loss terms, and show them with the speed since the last time and the remaining time."""
         self.record(stage, step, **{name: round(value, 6) for name, value in terms.items()})
-        text = "  ".join(f"{name} {value:.3f}" for name, value in terms.items())
+        now = time.monotonic()
+        speed = (step - self._seen) / max(now - self._since, 1e-6)
+        self._seen, self._since = step, now
+        text = "  ".join([f"{speed:.2f} it/s", *(f"{name} {value:.3f}" for name, value in terms.items())])
         if self._bar is not None and self._bar_task is not None:
             self._bar.update(self._bar_task, losses=text)
             return
-        speed = (step - self._start) / max(time.monotonic() - self._since, 1e-6)
         left = (self._total - step) / speed if speed else 0.0
-        self.say(f"{stage:<10} {step:>6}/{self._total}  {speed:5.2f} it/s  {_clock(left)} left  {text}")
+        self.say(f"{stage:<10} {step:>6}/{self._total}  {_clock(left)} left  {text}")
 
 
 def _events(folder: Path) -> Any:

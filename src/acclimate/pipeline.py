@@ -142,6 +142,7 @@ class Work:
         scores = evaluate(network, self.val, self.space, self.recipe.data.width).to_dict()
         write_json(self.run.path(stage.name) / SCORES, {"on": on, **scores})
         self.journal.record(stage.name, (self.run.done(stage.name) or {})["iterations"], mean_iou=scores["mean_iou"])
+        self.journal.say(f"{stage.title}: {100 * scores['mean_iou']:.1f} mIoU on {scores['images']} images")
 
     def _prepare(self, stage: Stage) -> tuple[Task, Batches, int]:
         """The stage's task on its device, its batches from any step on, and its length."""
