@@ -180,6 +180,18 @@ def test_reuse_wants_a_run(data: Path, tmp_path: Path) -> None:
         adapt(tiny(data), tmp_path / "run", reuse=tmp_path)
 
 
+def test_a_student_starts_where_the_recipe_says(
+    finished: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fresh: list[int] = []
+    build = pipeline.build
+    monkeypatch.setattr(pipeline, "build", lambda *args: fresh.append(1) or build(*args))
+    for student, expected in (("fresh", 2), ("chained", 1), ("previous", 0)):
+        fresh.clear()
+        adapt(tiny(data, distill__student=student, distill__temperature=2), tmp_path / student, reuse=finished.folder)
+        assert len(fresh) == expected, student
+
+
 def test_scores_come_when_labelled_images_do(finished: Run, data: Path, tmp_path: Path) -> None:
     """Measuring changes nothing that was learned, so it may be asked for later, and never goes stale."""
     run = adapt(tiny(data, data__val__path="", data__ceiling__path="", distill__rounds=0), tmp_path / "run")

@@ -199,7 +199,8 @@ class Work:
         teacher = self._of(stage.parent)
         if not (soft / "manifest.json").exists():
             self._label_target(stage, teacher, section.flip)
-        student = teacher if section.student == "previous" else self._fresh()
+        goes_on = section.student == "previous" or (section.student == "chained" and stage.name != "distill-1")
+        student = teacher if goes_on else self._fresh()
         task = DistillTask(student, self.recipe).to(self.device)
         views = self._target_views(stage, SoftLabels.open(soft, self._target_names()))
         return task, self._pairs(stage, section, views), section.iterations

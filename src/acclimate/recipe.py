@@ -219,8 +219,10 @@ class Distill:
     """Of the cross-entropy on confident pseudo labels. 0 removes it."""
     weight_distill: float = 1.0
     """Of KL(teacher || student), a mean over pixels. 0 removes it."""
-    student: Literal["fresh", "previous"] = "fresh"
-    """Weights that a student starts from: pre-trained backbone, or the previous stage."""
+    student: Literal["fresh", "chained", "previous"] = "fresh"
+    """Weights that a student starts from. ``fresh``: the pre-trained backbone, in every round;
+    ``chained``: that in the first round, the round before in later ones (as in the official run);
+    ``previous``: always the stage before."""
 
 
 @dataclass(frozen=True)
