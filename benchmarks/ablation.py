@@ -17,7 +17,6 @@ from acclimate.pipeline import adapt
 from acclimate.run import Run
 
 VARIANTS = {
-    "all parts": [],
     "no distribution alignment": ["selflabel.align=false"],
     "no rectification": ["selflabel.rectify=false"],
     "no consistency": ["selflabel.weight_consistency=0"],
@@ -28,6 +27,7 @@ VARIANTS = {
     "no CutMix": ["selflabel.cutmix=0"],
     "no loss on pseudo labels": ["selflabel.weight_target=0"],
 }
+WHOLE = "all parts"
 
 
 def main() -> None:
@@ -35,10 +35,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", type=Path, required=True, help="a finished run with labelled target images")
     parser.add_argument("--out", type=Path, required=True, help="folder for the runs and the table")
+    parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS), help="some of the variants")
     args = parser.parse_args()
     stage_1 = ["distill.rounds=0", "data.ceiling.path="]
     runs: dict[str, Run] = {}
-    for name, change in VARIANTS.items():
+    for name, change in {WHOLE: [], **{name: VARIANTS[name] for name in args.only}}.items():
         recipe = recipes.load(args.base / "recipe.yaml", [*stage_1, *change])
         runs[name] = adapt(recipe, args.out / name.replace(" ", "-"), reuse=args.base)
     with atomic(args.out / "ablation.md") as temporary:
@@ -49,7 +50,7 @@ def main() -> None:
 def table(runs: dict[str, Run]) -> str:
     """mIoU of stage 1 and its difference to all parts, and the IoU of the classes that changed most, in Markdown."""
     rows = {name: run.scores("selflabel") or {} for name, run in runs.items()}
-    whole = rows["all parts"]
+    whole = rows[WHOLE]
     lines = ["| stage 1 | mIoU, % | difference | largest changes of a class |", "|---|---:|---:|---|"]
     for name, row in rows.items():
         change = {c: 100 * ((row["iou"][c] or 0) - (whole["iou"][c] or 0)) for c in whole["iou"]}
