@@ -86,6 +86,14 @@ def exec_python(folders: Path) -> None:
     assert scope["model"].space.classes == ("road", "pavement", "building", "sky", "car")
 
 
+def test_the_command_of_the_table_makes_a_recipe() -> None:
+    (block,) = blocks("console")
+    words = shlex.split(block.replace("\\\n", " "))
+    assert words[:3] == ["$", "acclimate", "adapt"]
+    made = cli._recipe(cli.COMMANDS["adapt"].parser().parse_intermixed_args(words[3:]))
+    assert made.data.ceiling.labels == "trainannot_for_ceiling_only" and made.data.val.layout == "camvid"
+
+
 def test_the_label_map_of_the_data_page_is_one(tmp_path: Path) -> None:
     page = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"^```yaml\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
