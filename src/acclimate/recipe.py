@@ -113,7 +113,7 @@ class Optimizer:
     lr: float = 3e-4
     """Learning rate of the backbone."""
     head_factor: float = 5.0
-    """Head and prototypes learn this many times faster."""
+    """The head learns this many times faster."""
     weight_decay: float = 0.01
     momentum: float = 0.9
     """SGD only."""
@@ -178,6 +178,8 @@ class SelfLabel:
     """Pixels sampled per target image."""
     distribution_momentum: float = 0.99
     """Of the moving average of the class distribution. 1: fixed after the initialisation."""
+    prototype_factor: float = 5.0
+    """Prototypes learn this many times faster than the backbone."""
     prototype_momentum: float = 0.99
     """Of the averaged prototypes that rectify."""
     weight_source: float = 1.0
@@ -429,7 +431,7 @@ def _convert(value: Any, hint: Any) -> Any:
 
 # Ranges by key name: one name means one thing in every section.
 _POSITIVE = {
-    "lr", "head_factor", "discriminator_lr", "temperature", "epsilon", "width", "batch", "log_every", "save_every",
+    "lr", "head_factor", "prototype_factor", "discriminator_lr", "temperature", "epsilon", "width", "batch", "log_every", "save_every",
     "channels", "sinkhorn_iterations", "pixels",
 }  # fmt: skip
 _NOT_NEGATIVE = {

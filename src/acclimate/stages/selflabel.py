@@ -47,7 +47,8 @@ class SelfLabelTask(Task):
         self.bank = MemoryBank(self.stage.bank, student.channels)
         self.distribution_K: Tensor
         self.register_buffer("distribution_K", initial.distribution_K.float())
-        proto_group = {"params": list(self.prototypes.parameters()), "weight_decay": 0.0}
+        rate = self.lr * self.stage.prototype_factor
+        proto_group = {"params": list(self.prototypes.parameters()), "lr": rate, "weight_decay": 0.0}
         self.optimizers = [optimizer_for(self, [proto_group])]
 
     def step(self, batch: tuple[SourceBatch, TargetBatch]) -> dict[str, Tensor]:

@@ -55,12 +55,11 @@ class Task(nn.Module):
 def optimizer_for(task: Task, extra: list[dict[str, Any]] | None = None) -> torch.optim.Optimizer:
     """The recipe's optimiser over the student's backbone, its head (faster), and further groups."""
     section = task.choices.optimizer
-    head_lr = task.lr * section.head_factor
     groups: list[dict[str, Any]] = [
         {"params": list(task.student.backbone_parameters()), "lr": task.lr},
-        {"params": list(task.student.head_parameters()), "lr": head_lr},
+        {"params": list(task.student.head_parameters()), "lr": task.lr * section.head_factor},
     ]
-    groups += [{"lr": head_lr, **group} for group in extra or []]
+    groups += extra or []
     if section.name == "sgd":
         return torch.optim.SGD(groups, momentum=section.momentum, weight_decay=section.weight_decay)
     return torch.optim.AdamW(groups, weight_decay=section.weight_decay)
