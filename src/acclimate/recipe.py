@@ -431,8 +431,8 @@ def _convert(value: Any, hint: Any) -> Any:
 
 # Ranges by key name: one name means one thing in every section.
 _POSITIVE = {
-    "lr", "head_factor", "prototype_factor", "discriminator_lr", "temperature", "epsilon", "width", "batch", "log_every", "save_every",
-    "channels", "sinkhorn_iterations", "pixels",
+    "lr", "head_factor", "prototype_factor", "discriminator_lr", "temperature", "epsilon", "width", "batch",
+    "log_every", "save_every", "channels", "sinkhorn_iterations", "pixels",
 }  # fmt: skip
 _NOT_NEGATIVE = {
     "iterations", "bank", "limit", "rounds", "operations", "weight_decay", "power", "ramp", "alpha", "beta", "seed",
