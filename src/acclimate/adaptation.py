@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from acclimate import pipeline
 from acclimate import recipe as recipes
-from acclimate.pipeline import adapt as adapt_recipe
 from acclimate.run import Run
 
 
@@ -41,4 +41,4 @@ def adapt(
     if labels is not None:
         values |= {"data.classes": labels, "data.source.ids": labels}
     overrides = [recipes.as_override(key, value) for key, value in (values | recipes.flatten(choices)).items()]
-    return adapt_recipe(recipes.load(recipe, overrides), Path(out), None if reuse is None else Path(reuse))
+    return pipeline.adapt(recipes.load(recipe, overrides), Path(out), None if reuse is None else Path(reuse))
