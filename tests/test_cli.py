@@ -39,7 +39,7 @@ def asked(monkeypatch):
     def stand_in(*args):
         calls.append(args)
 
-    for name in ("pipeline.adapt", "demo.demo", "adaptation.adapt_recipe"):
+    for name in ("pipeline.adapt", "demo.demo"):
         monkeypatch.setattr(f"acclimate.{name}", stand_in)
     return calls
 
