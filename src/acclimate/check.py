@@ -163,7 +163,8 @@ def _check_batches(count: int, role: str, recipe: Recipe, report: _Report) -> No
     for key, batch in _batches(recipe, role):
         if count < batch:
             report.problem(
-                role, f"data.{role}: {count} images, fewer than {key}: {batch}; set {key} to {count} or less"
+                role,
+                f"data.{role}: {count} image{'s' * (count != 1)}, fewer than {key}: {batch}; set {key} to {count} or less",
             )
 
 
