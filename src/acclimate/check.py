@@ -162,10 +162,8 @@ def _check_batches(count: int, role: str, recipe: Recipe, report: _Report) -> No
     """A batch must not hold an image twice."""
     for key, batch in _batches(recipe, role):
         if count < batch:
-            report.problem(
-                role,
-                f"data.{role}: {count} image{'s' * (count != 1)}, fewer than {key}: {batch}; set {key} to {count} or less",
-            )
+            images = f"{count} image{'s' * (count != 1)}"
+            report.problem(role, f"data.{role}: {images}, fewer than {key}: {batch}; set {key} to {count} or less")
 
 
 def _batches(recipe: Recipe, role: str) -> Iterator[tuple[str, int]]:
