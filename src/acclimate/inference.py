@@ -20,11 +20,10 @@ from torch import Tensor
 
 from acclimate.data.geometry import cells, scaled_size
 from acclimate.errors import UserError
+from acclimate.networks.segmenter import SMALLEST
 
 if TYPE_CHECKING:
     from acclimate.networks import Segmenter
-
-_SMALLEST = 32  # pixels: the least height and width that networks take
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -102,7 +101,7 @@ def _padded(image_HWC: np.ndarray, scaled_hw: tuple[int, int], stride: int) -> n
     """The scaled image, its last row and column repeated up to whole cells and the least size; uint8 HWC."""
     height, width = scaled_hw
     scaled = Image.fromarray(image_HWC).resize((width, height), Image.Resampling.BILINEAR)  # averages when it shrinks
-    bottom, right = (-max(side, _SMALLEST) % stride + max(side, _SMALLEST) - side for side in scaled_hw)
+    bottom, right = (-max(side, SMALLEST) % stride + max(side, SMALLEST) - side for side in scaled_hw)
     return np.pad(np.asarray(scaled), ((0, bottom), (0, right), (0, 0)), mode="edge")
 
 

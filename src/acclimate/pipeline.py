@@ -172,7 +172,7 @@ class Work:
     def _warmup(self, stage: Stage) -> tuple[Task, Batches, int]:
         section = self.recipe.warmup
         task = WarmupTask(self._of(stage.parent), self.recipe).to(self.device)
-        views = self._target_views(stage, None, strong=False)
+        views = self._target_views(stage, task, None, strong=False)
         return task, self._pairs(stage, section, views), section.iterations
 
     def _initialise(self, stage: Stage) -> None:
@@ -192,7 +192,7 @@ class Work:
         student = self._of("source" if not self.recipe.warmup.iterations else "warmup")
         task = SelfLabelTask(student, initial, self.recipe).to(self.device)
         soft = SoftLabels.open(folder / "soft", self._target_names())
-        return task, self._pairs(stage, section, self._target_views(stage, soft)), section.iterations
+        return task, self._pairs(stage, section, self._target_views(stage, task, soft)), section.iterations
 
     def _distill(self, stage: Stage) -> tuple[Task, Batches, int]:
         section, soft = self.recipe.distill, self.run.path(stage.name) / "soft"
@@ -202,7 +202,7 @@ class Work:
         goes_on = section.student == "previous" or (section.student == "chained" and stage.name != "distill-1")
         student = teacher if goes_on else self._fresh()
         task = DistillTask(student, self.recipe).to(self.device)
-        views = self._target_views(stage, SoftLabels.open(soft, self._target_names()))
+        views = self._target_views(stage, task, SoftLabels.open(soft, self._target_names()))
         return task, self._pairs(stage, section, views), section.iterations
 
     def _label_target(self, stage: Stage, teacher: Segmenter, flip: bool) -> Initial:
@@ -222,14 +222,9 @@ class Work:
     def _target_names(self) -> list[str]:
         return [sample.name for sample in self.target.samples]
 
-    def _target_views(self, stage: Stage, soft: SoftLabels | None, strong: bool = True) -> TargetViews:
-        recipe = self.recipe
-        stride = self._stride
+    def _target_views(self, stage: Stage, task: Task, soft: SoftLabels | None, strong: bool = True) -> TargetViews:
+        recipe, stride = self.recipe, task.student.stride
         return TargetViews(self.target, recipe.data, recipe.augment, recipe.seed, stage.name, soft, stride, strong)
-
-    @cached_property
-    def _stride(self) -> int:
-        return self._of("source").stride
 
     @cached_property
     def _colours(self) -> tuple[np.ndarray, np.ndarray]:

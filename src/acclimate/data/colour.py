@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from acclimate.data.datasets import ImageSet
+from acclimate.files import atomic
 
 SAMPLE_WIDTH = 128
 """Statistics of image sets are taken from images reduced to at most this width."""
@@ -107,11 +108,8 @@ def collect(images: ImageSet, cache: Path) -> np.ndarray:
         return known[1]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         statistics = np.array(list(pool.map(lambda i: _of_reduced(images.image(i)), range(len(images)))), np.float32)
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    temporary = cache.with_name(f"{cache.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
+    with atomic(cache) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, names=names, statistics=statistics)
-    os.replace(temporary, cache)
     return statistics
 
 

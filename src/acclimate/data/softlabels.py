@@ -8,7 +8,6 @@ store that opens is whole; any number of processes may write images side by side
 from __future__ import annotations
 
 import json
-import os
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from acclimate.errors import UserError
+from acclimate.files import atomic, write_json
 
 MANIFEST = "manifest.json"
 
@@ -66,11 +66,9 @@ class SoftLabels:
         """Store the probabilities (0 … 1, float, at the store's stride) of one image."""
         if soft_Khw.shape[0] != len(self.classes):
             raise ValueError(f"expected {len(self.classes)} classes, found an array of shape {soft_Khw.shape}")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        temporary = self.path(index).with_suffix(f".{os.getpid()}.tmp")
-        with temporary.open("wb") as file:
-            np.savez_compressed(file, soft_Khw=np.rint(np.clip(soft_Khw, 0, 1) * 255).astype(np.uint8))
-        os.replace(temporary, self.path(index))
+        quantised_Khw = np.rint(np.clip(soft_Khw, 0, 1) * 255).astype(np.uint8)
+        with atomic(self.path(index)) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, soft_Khw=quantised_Khw)
 
     def read(self, index: int) -> np.ndarray:
         """Uint8 (K, h, w): the probabilities of one image times 255; they sum to 255 up to rounding.
@@ -90,6 +88,4 @@ class SoftLabels:
     def finish(self) -> None:
         """Declare the store whole: called once, after the last image."""
         manifest = {"names": self.names, "classes": self.classes, "stride": self.stride, "width": self.width}
-        temporary = self.folder / f"{MANIFEST}.{os.getpid()}.tmp"
-        temporary.write_text(json.dumps(manifest, indent=1, ensure_ascii=False), encoding="utf-8")
-        os.replace(temporary, self.folder / MANIFEST)
+        write_json(self.folder / MANIFEST, manifest)
