@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from acclimate import recipe
+from acclimate.data.geometry import Grid
 from acclimate.labels import LabelSpace
 
 settings.register_profile("acclimate", deadline=None, derandomize=True)
@@ -34,7 +35,9 @@ class _Features(NamedTuple):
 class Brightest(nn.Module):
     """Says which colour channel is the strongest in each cell; cells beyond the image are cut, as in real networks."""
 
+    grid = Grid(4)
     stride = 4
+    num_classes = 3
 
     def __init__(self) -> None:
         super().__init__()

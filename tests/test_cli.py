@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
 
@@ -95,6 +96,11 @@ def test_every_command_has_help(call, command):
         (["adapt", "--out", "run", "--val-layout", "kitti"], "kitti"),
         (["adapt", "--out", "run", "--target-labels", "x"], "--target-labels"),
         (["predict", "run", "--out", "masks"], "IMAGES"),
+        (["predict", "run", "x", "--out", "masks", "--scales", "1;2"], "numbers such as 0.75,1,1.25, found '1;2'"),
+        (["predict", "run", "x", "--out", "masks", "--scales", "0"], "scales: expected numbers above 0"),
+        (["evaluate", "run", "--data", "x", "--window", "512"], "HEIGHT x WIDTH such as 512x1024, found '512'"),
+        (["evaluate", "run", "--data", "x", "--window", "8x512"], "window: expected at least 32x32"),
+        (["evaluate", "run", "--data", "x", "--width", "16"], "width: expected at least 32"),
         (["adapt", "lapotp", "--out", "run"], "did you mean laptop?"),
         (["adapt", "laptop", "demo", "--out", "run"], "one recipe at a time, found laptop, demo"),
         (["check", "selflable.bank=0", "seed=x"], "2 problems"),
@@ -193,6 +199,31 @@ def test_evaluate_prints_a_table_or_json(call, trained, labelled):
     assert scores["images"] == 2
     assert set(scores["iou"]) == {"red", "green", "blue"}
     assert f"{100 * scores['mean_iou']:.1f}" in table
+
+
+def test_reports_of_modules_are_shown_on_stderr_and_only_then(call, monkeypatch):
+    def recipes(args):
+        logging.getLogger("acclimate.networks.backbones").info("%s: %s", "r101.pth", "4 tensors matched")
+
+    monkeypatch.setitem(cli.COMMANDS, "recipes", cli.Command("recipes", "list", lambda parser: None, recipes))
+    assert call("recipes") == (0, "", "r101.pth: 4 tensors matched\n")
+    recipes(None)
+    assert call("--version")[2] == ""
+
+
+def test_evaluate_and_predict_look_as_they_are_told(call, monkeypatch):
+    asked = []
+
+    def load(*args):
+        asked.append(args)
+        raise UserError("enough")
+
+    monkeypatch.setattr("acclimate.prediction.load", load)
+    looks = ("--width", 512, "--scales", "0.75,1,1.25", "--flip", "--window", "128x256", "--device", "cpu")
+    for words in (("evaluate", "run", "--data", "x"), ("predict", "run", "x", "--out", "masks")):
+        assert call(*words)[0] == call(*words, *looks)[0] == 2
+    told = acclimate.Inference((0.75, 1.0, 1.25), True, (128, 256))
+    assert asked == [("run", "auto", None, acclimate.Inference()), ("run", "cpu", 512, told)] * 2
 
 
 def test_evaluate_refuses_labels_outside_the_model(call, trained, labelled):

@@ -1,4 +1,3 @@
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -8,7 +7,6 @@ import pytest
 from acclimate.data.colour import Statistics, collect, from_lab, lab_statistics, to_lab, transfer
 from acclimate.data.layouts import Sample
 
-GOLDEN = Path(os.environ.get("ACCLIMATE_GOLDEN", Path(__file__).parents[2] / "shared" / "golden"))
 LEVELS = np.arange(0, 256, 5, dtype=np.uint8)
 ALL_COLOURS = np.stack(np.meshgrid(LEVELS, LEVELS, LEVELS), -1).reshape(len(LEVELS), -1, 3)
 
@@ -82,16 +80,6 @@ def test_a_flat_grey_image_takes_the_mean_without_noise():
     result = transfer(grey, lab_statistics(grey), lab_statistics(photo(1)))
     assert np.ptp(result.reshape(-1, 3), axis=0).max() == 0
     np.testing.assert_allclose(lab_statistics(result).mean, lab_statistics(photo(1)).mean, atol=0.7)
-
-
-def test_official_transfer():
-    file = GOLDEN / "lab_statistics_transfer.npz"
-    if not file.exists():
-        pytest.skip(f"no golden vectors in {GOLDEN}; set ACCLIMATE_GOLDEN to the folder that has them")
-    with np.load(file, allow_pickle=False) as case:
-        source, target, expected = case["source"], case["target"], case["transferred"]
-    ours = transfer(source, lab_statistics(source), lab_statistics(target))
-    assert np.abs(ours.astype(int) - expected).max() <= 1  # the official code cuts decimals off, ours rounds
 
 
 def test_collect_measures_every_image_in_order(tmp_path):

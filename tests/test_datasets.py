@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from miniature import png16
 from PIL import Image
 
 from acclimate import labels, recipe
@@ -42,32 +43,6 @@ def ids(path: Path, value: int = 7, hw: tuple[int, int] = HW, palette: bool = Fa
     if palette:  # as in GTA5: a palette image whose indices are the ids
         image.putpalette(bytes((i * 37) % 256 for i in range(768)))
     image.save(path)
-    return path
-
-
-def png16(path: Path, values: np.ndarray, colour_type: int) -> Path:
-    """A 16-bit PNG with all five row filters in turn; Pillow cannot write those with several channels."""
-    height, width = values.shape[:2]
-    rows = np.frombuffer(values.astype(">u2").tobytes(), np.uint8).reshape(height, -1).astype(int)
-    step = rows.shape[1] // width
-    before = np.zeros(rows.shape[1], int)
-    packed = b""
-    for y, row in enumerate(rows):
-        left, corner = (np.concatenate([np.zeros(step, int), r[:-step]]) for r in (row, before))
-        nearest = np.abs(np.stack([before - corner, left - corner, left + before - 2 * corner]))
-        paeth = np.choose(nearest.argmin(axis=0), [left, before, corner])
-        guess = [np.zeros_like(row), left, before, (left + before) // 2, paeth][y % 5]
-        packed += bytes([y % 5]) + ((row - guess) % 256).astype(np.uint8).tobytes()
-        before = row
-
-    def chunk(name: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
-
-    header = struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(packed)) + chunk(b"IEND", b"")
-    )
     return path
 
 
@@ -182,7 +157,7 @@ def test_cityscapes_train_id_files_are_taken_where_asked_for(tmp_path: Path) -> 
     assert train_ids(labelled) == [CAMVID.classes.index("car")]
 
 
-@pytest.mark.parametrize("make", [gta5, synthia, plain])
+@pytest.mark.parametrize("make", [synthia, plain])
 def test_layouts_without_splits_say_so(tmp_path: Path, make: Callable[[Path], Folder]) -> None:
     folder = make(tmp_path)
     with pytest.raises(UserError, match=r"data\.source\.split: .* has no splits, found 'val'"):

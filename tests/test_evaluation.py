@@ -14,11 +14,13 @@ from hypothesis import strategies as st
 from PIL import Image
 from rich.console import Console
 
+from acclimate import results
 from acclimate.data.datasets import open_labelled
+from acclimate.data.geometry import Grid
 from acclimate.errors import UserError
 from acclimate.evaluation import Confusion, Scores, evaluate, score_table
-from acclimate.inference import forward_image, forward_images, pick_device, predict_labels, stretch
-from acclimate.labels import IGNORE
+from acclimate.inference import Inference, forward_image, forward_images, pick_device, predict_labels, stretch
+from acclimate.labels import IGNORE, label_space
 from acclimate.recipe import Folder
 
 
@@ -99,6 +101,7 @@ def test_scores_become_json(rgb_space):
     assert tree["iou"] == {"red": 0.5, "green": 0.0, "blue": None}
     assert tree["mean_iou"] == 0.25
     assert tree["images"] == 1
+    assert tree["subsets"] == {}
 
 
 def test_the_table_has_all_classes_models_and_means(rgb_space):
@@ -110,6 +113,19 @@ def test_the_table_has_all_classes_models_and_means(rgb_space):
     text = console.export_text()
     for word in ("before", "after", "red", "66.7", "blue", "–", "mean", "33.3"):
         assert word in text
+
+
+def test_tables_of_a_run_show_the_means_over_fewer_classes():
+    space = label_space("cityscapes16")
+    confusion = Confusion(16)
+    confusion.update(np.arange(16), np.where(np.arange(16) < 8, np.arange(16), 15))
+    record = {"title": "stage 1", "iterations": 10, "minutes": 1.0}
+    row = {**record, **Scores.of(confusion, space, 1).to_dict()}
+    older = {key: value for key, value in row.items() if key != "subsets"}
+    lines = results.markdown([row, older]).splitlines()
+    assert "| mIoU | 50.8 | 50.8 |" in lines
+    assert "| mean of 13 | 39.4 | – |" in lines
+    assert "mean of 13" not in results.markdown([older])
 
 
 # From an image to label ids
@@ -146,7 +162,7 @@ def test_stretching_keeps_continuous_coordinates():
         count = -(-scaled // stride)
         ramp = (torch.arange(count) + 0.5) * stride  # position in the scaled image
         maps = ramp.expand(1, count, count)
-        out = stretch(maps, (scaled, scaled), stride, (size, size))
+        out = stretch(maps, (scaled, scaled), Grid(stride), (size, size))
         expected = ((torch.arange(size) + 0.5) * scaled / size).clamp(ramp[0], ramp[-1])
         assert out.shape == (1, size, size)
         torch.testing.assert_close(out[0, 0], expected, atol=1e-4, rtol=0)
@@ -199,12 +215,13 @@ def test_evaluation_reads_files_and_predicts_at_their_own_size(tmp_path, brighte
         images.append(image)
         truth.append(label)
     folder = Folder(path=str(tmp_path / "images"), labels=str(tmp_path / "labels"))
-    scores = evaluate(brightest, open_labelled(folder, "val", rgb_space), rgb_space, width=128, batch=2)
-    expected = Confusion(3)
-    for image, label in zip(images, truth, strict=True):
-        expected.update(label, predict_labels(brightest, image, 128))
-    assert scores == Scores.of(expected, rgb_space, 5)
-    assert scores.mean_iou > 0.8
+    for how in (Inference(), Inference(scales=(0.5, 1), flip=True)):
+        scores = evaluate(brightest, open_labelled(folder, "val", rgb_space), rgb_space, 128, how, batch=2)
+        expected = Confusion(3)
+        for image, label in zip(images, truth, strict=True):
+            expected.update(label, predict_labels(brightest, image, 128, how))
+        assert scores == Scores.of(expected, rgb_space, 5)
+        assert scores.mean_iou > 0.8
 
 
 def test_a_device_that_is_not_there_is_refused():

@@ -1,19 +1,16 @@
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from acclimate.data.geometry import FILL, Geometry, affine, cells, resample, scaled_size
+from acclimate.data.geometry import FILL, PIXELS, Geometry, Grid, affine, enlarge, resample, scaled_size
 from acclimate.labels import IGNORE
 
-GOLDEN = Path(os.environ.get("ACCLIMATE_GOLDEN", Path(__file__).parents[2] / "shared" / "golden"))
 PALETTE = np.array([(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (0, 255, 255)], np.uint8)
 COLOURS = np.vstack([PALETTE, np.full((IGNORE - len(PALETTE) + 1, 3), FILL, np.uint8)])
 CROP = (48, 64)
+GRIDS = (Grid(4), Grid(8), Grid(4, corners=True), Grid(8, corners=True, beyond=True))
 
 
 def scene(hw=(90, 120)) -> tuple[np.ndarray, np.ndarray]:
@@ -175,22 +172,55 @@ def test_resample_agrees_with_the_labels_of_files(seed):
     weak = random_crop(rng)
     strong = weak.then(random_affine(rng))
     weak_label = torch.from_numpy(weak.label(label))[None, None]
-    warped = resample(weak_label, batch(strong.relative_to(weak)), CROP, mode="nearest", fill=IGNORE)
+    warped = resample(weak_label, batch(strong.relative_to(weak)), *[(CROP, PIXELS)] * 2, "nearest", fill=IGNORE)
     inside = interior(strong.label(label))
     assert np.array_equal(warped[0, 0].numpy()[inside], strong.label(label)[inside])
 
 
-def test_resample_by_the_identity_changes_nothing():
-    maps = torch.rand(2, 3, 7, 9)
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+def test_resample_by_the_identity_changes_nothing(grid):
+    hw = (27, 34)
+    maps = torch.rand(2, 3, *grid.cells(hw))
     eye = torch.eye(3).expand(2, 3, 3)
-    torch.testing.assert_close(resample(maps, eye, (7, 9), stride=4), maps)
-    assert torch.equal(resample(maps, eye, (7, 9), stride=4, mode="nearest"), maps)
+    torch.testing.assert_close(resample(maps, eye, (hw, grid), (hw, grid)), maps, rtol=1e-5, atol=1e-5)
+    assert torch.equal(resample(maps, eye, (hw, grid), (hw, grid), "nearest"), maps)
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+@pytest.mark.parametrize("finer", [1, 2])
+def test_enlarged_maps_are_what_resampling_finds(grid, finer):
+    hw = (27, 34)
+    maps = torch.rand(1, 2, *grid.cells(hw))
+    new = Grid(finer, grid.corners)
+    ours, looked_up = enlarge(maps, grid, hw, finer), resample(maps, torch.eye(3)[None], (hw, grid), (hw, new))
+    assert ours.shape[2:] == new.cells(hw)
+    torch.testing.assert_close(ours, looked_up, rtol=1e-4, atol=1e-4)
+
+
+def test_maps_in_their_own_cells_are_not_enlarged():
+    maps = torch.rand(1, 2, 7, 9)
+    assert enlarge(maps, Grid(4), (27, 34), 4) is maps
+
+
+def test_corners_lie_on_the_outermost_pixels():
+    for grid in (Grid(8, corners=True), Grid(8, corners=True, beyond=True)):
+        centres = grid.centres(64)
+        assert (centres[0], centres[-1]) == (0.5, 63.5)
+        assert grid.index(torch.from_numpy(centres), 64).tolist() == pytest.approx(range(len(centres)), abs=1e-9)
+    assert (len(Grid(8, True).centres(64)), len(Grid(8, True, True).centres(64))) == (8, 9)
+
+
+def test_a_crop_tells_where_it_was_placed():
+    view = Geometry.crop((90, 120), (135, 180), (7, -3), (48, 64), flip=True)
+    assert view.placed() == (135, 180, 7, 55, -3, 61, 1)
+    assert Geometry.whole((90, 120), (45, 60)).placed() == (45, 60, 0, 45, 0, 60, 0)
 
 
 def test_resample_shifts_each_item_by_its_own_matrix_and_fills():
     labels = torch.arange(2 * 1 * 3 * 5).reshape(2, 1, 3, 5)
     shift = batch(affine("translate_x", 8, (12, 20)), affine("flip", 0, (12, 20)))
-    moved = resample(labels, shift, (3, 5), stride=4, mode="nearest", fill=-1)
+    frame = ((12, 20), Grid(4))
+    moved = resample(labels, shift, frame, frame, mode="nearest", fill=-1)
     assert torch.equal(moved[0, 0, :, :3], labels[0, 0, :, 2:]) and (moved[0, 0, :, 3:] == -1).all()
     assert torch.equal(moved[1], labels[1].flip(-1))
 
@@ -198,7 +228,8 @@ def test_resample_shifts_each_item_by_its_own_matrix_and_fills():
 def test_resample_does_not_fade_at_the_edges():
     ones = torch.ones(1, 1, 6, 8)
     matrix = batch(affine("translate_x", 1.9, (24, 32)))
-    torch.testing.assert_close(resample(ones, matrix, (6, 8), stride=4), ones)
+    frame = ((24, 32), Grid(4))
+    torch.testing.assert_close(resample(ones, matrix, frame, frame), ones)
 
 
 @few
@@ -206,57 +237,29 @@ def test_resample_does_not_fade_at_the_edges():
 def test_soft_maps_are_looked_up_at_the_exact_place(seed):
     """Probabilities that grow linearly over the scaled image come out linear in the view's own coordinates."""
     rng = np.random.default_rng(seed)
-    image_hw, stride = (90, 121), int(rng.choice([4, 8]))
+    image_hw, (grid, view_grid) = (90, 121), rng.choice(GRIDS, 2)
     scaled_hw = scaled_size(image_hw, 101)  # no multiple of the stride: the last cells reach beyond the image
-    h, w = cells(scaled_hw, stride)
-    x = np.broadcast_to((np.arange(w) + 0.5) * stride / 120, (h, w))
+    rows, _ = grid.cells(scaled_hw)
+    centres = grid.centres(scaled_hw[1])
+    x = np.broadcast_to(centres / 120, (rows, len(centres)))
     view = random_crop(rng, image_hw)
-    soft = view.soft(np.stack([x, 1 - x]), scaled_hw, stride).numpy()
+    soft = view.soft(np.stack([x, 1 - x]), scaled_hw, grid, view_grid).numpy()
 
     (a, _, c), _ = view.array[:2]
-    scaled_x = (a * (np.arange(soft.shape[2]) + 0.5) * stride + c) * scaled_hw[1] / image_hw[1]
-    inner = (scaled_x > stride / 2) & (scaled_x < (w - 0.5) * stride) & view.visible(stride)
+    scaled_x = (a * view_grid.centres(view.view_hw[1]) + c) * scaled_hw[1] / image_hw[1]
+    inner = (scaled_x > centres[0]) & (scaled_x < centres[-1]) & view.visible(view_grid)
     np.testing.assert_allclose(soft[0][inner], np.broadcast_to(scaled_x / 120, inner.shape)[inner], atol=1e-5)
-    assert (soft[:, ~view.visible(stride)] == 0).all()
-    np.testing.assert_allclose(soft.sum(0)[view.visible(stride)], 1, atol=1e-5)
+    assert (soft[:, ~view.visible(view_grid)] == 0).all()
+    np.testing.assert_allclose(soft.sum(0)[view.visible(view_grid)], 1, atol=1e-5)
 
 
 def test_cells_of_a_view_round_up_and_centres_beyond_it_are_not_visible():
     view = Geometry.crop((90, 120), (90, 120), (0, 0), (41, 50), flip=False)
-    assert view.visible(8).shape == cells((41, 50), 8) == (6, 7)
-    assert not view.visible(8)[5].any() and not view.visible(8)[:, 6].any() and view.visible(8)[:5, :6].all()
+    seen = view.visible(Grid(8))
+    assert seen.shape == Grid(8).cells((41, 50)) == (6, 7)
+    assert not seen[5].any() and not seen[:, 6].any() and seen[:5, :6].all()
 
 
 def test_turned_or_cut_out_views_need_a_parent():
     with pytest.raises(ValueError, match="then"):
         Geometry((4, 4), (4, 4), (1, 0.1, 0, 0, 1, 0, 0, 0, 1))
-
-
-NAMES = {
-    "ShearX": "shear_x", "ShearY": "shear_y", "TranslateX": "translate_x", "TranslateY": "translate_y",
-    "Rotate": "rotate", "Hflip": "flip",
-}  # fmt: skip
-
-
-ABSENT = pytest.mark.skip(reason=f"no golden vectors in {GOLDEN}; set ACCLIMATE_GOLDEN to the folder that has them")
-CASES = [pytest.param(file, id=file.stem) for file in sorted(GOLDEN.glob("strong_geometry_*.npz"))]
-
-
-@pytest.mark.parametrize("file", CASES or [pytest.param(GOLDEN, marks=ABSENT)])
-def test_strong_geometry_of_the_official_implementation(file):
-    with np.load(file, allow_pickle=False) as case:
-        label, expected = case["label"][0, 0], case["warped"][0, 0]
-        operation, value, stride, ignore = str(case["op"]), case["value"], int(case["scale"]), int(case["ignore_index"])
-    view_hw = (label.shape[0] * stride, label.shape[1] * stride)
-    whole = Geometry.whole(view_hw, view_hw)
-    if operation == "CutoutAbs":
-        x0, y0, x1, y1 = value.astype(int).tolist()
-        view = whole.then(np.eye(3), (y0, x0, y1, x1))
-    else:
-        # The official TranslateX moves labels by width / height times too much (design.md, B11).
-        excess = label.shape[1] / label.shape[0] if operation == "TranslateX" else 1
-        view = whole.then(affine(NAMES[operation], float(value) * excess, view_hw))
-    maps = torch.from_numpy(label)[None, None]
-    warped = resample(maps, batch(view.relative_to(whole)), label.shape, stride, "nearest", fill=ignore)[0, 0].numpy()
-    warped[~view.visible(stride)] = ignore
-    assert (warped != expected).mean() <= (0 if operation in ("CutoutAbs", "Hflip") else 0.005)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import io
 import logging
 import math
@@ -49,9 +50,9 @@ def images(*shape: int) -> torch.Tensor:
 class TestEveryArchitecture:
     @torch.no_grad()
     def test_answers_at_its_stride_for_any_size(self, network: Segmenter) -> None:
-        for height, width in [(32, 32), (64, 96), (65, 97), (33, 71)]:
+        for height, width in [(32, 32), (64, 96), (65, 97), (33, 71), (62, 79), (63, 57)]:
             logits, feat = network.eval()(images(1, 3, height, width))
-            h, w = math.ceil(height / network.stride), math.ceil(width / network.stride)
+            h, w = network.grid.cells((height, width))
             assert logits.shape == (1, 5, h, w)
             assert feat.shape == (1, network.channels, h, w)
             assert logits.isfinite().all() and feat.isfinite().all()
@@ -299,6 +300,46 @@ class TestOwnWeights:
         network = build(recipe.Network(architecture="deeplab", weights=str(path)), 3)
         assert torch.equal(network.layer4[0].conv3.weight, donor.layer4[0].conv3.weight)
 
+    @pytest.mark.parametrize("layout", ["torchvision", "converter", "proda", "official", "parallel"])
+    def test_deeplab_takes_the_backbones_of_the_paper(
+        self, layout: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setattr(deeplab, "BLOCKS", (1, 2, 1, 1))
+        torch.manual_seed(0)
+        donor = DeepLab(5).state_dict()
+        resnet = {k: v for k, v in donor.items() if not k.startswith("layer5")}
+        classifier = {"fc.weight": torch.zeros(10, 2048), "fc.bias": torch.zeros(10)}
+        head = {f"layers.{i}.weight": torch.zeros(2048, 2048) for i in (0, 3)}
+        renamed = {_simclr(k): v for k, v in resnet.items()}
+        content = {
+            "torchvision": resnet | classifier,
+            "converter": {"resnet": renamed | classifier, "head": head},  # r101_1x_sk0.pth
+            "proda": {"state_dict": resnet | classifier, "epoch": 3},  # the file that goes with ProDA
+            "official": {"ResNet101": {"model_state": donor, "prototypes_ema": torch.zeros(5, 256)}, "iter": 1},
+            "parallel": {"state_dict": {f"module.{k}": v for k, v in resnet.items()}},
+        }
+        torch.save(content[layout], tmp_path / "r101_1x_sk0.pth")
+        torch.manual_seed(1)
+        chosen = recipe.Network(architecture="deeplab", weights=str(tmp_path / "r101_1x_sk0.pth"), extra_norm=True)
+        with caplog.at_level(logging.INFO, logger="acclimate"):
+            state = build(chosen, 5).state_dict()
+        floating = [k for k in resnet if not k.endswith("num_batches_tracked")]
+        assert all(torch.equal(state[k], resnet[k]) for k in floating)
+        assert not torch.equal(state["layer5.head.1.weight"], donor["layer5.head.1.weight"])  # a backbone is no head
+        rest = {"official": len(donor) - len(resnet), "parallel": 0}.get(layout, 2)
+        assert f"{len(floating)} tensors matched, 0 missing, {rest}" in caplog.text
+
+    def test_selective_kernels_are_another_network(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(deeplab, "BLOCKS", (1, 2, 1, 1))
+        state = {_simclr(k): v for k, v in DeepLab(5).state_dict().items() if not k.startswith("layer5")}
+        moved = {"net.0.": "net.0.2.", ".net.2.": ".net.2.main_conv.0.", ".net.3.0.": ".net.2.main_conv.1.0."}
+        moved |= {".net.4.": ".net.3.", ".net.5.": ".net.4.", ".shortcut.": ".shortcut.2."}
+        kernels = {functools.reduce(lambda k, m: k.replace(*m), moved.items(), key): v for key, v in state.items()}
+        torch.save({"resnet": kernels}, tmp_path / "r101_1x_sk1.pth")
+        chosen = recipe.Network(architecture="deeplab", weights=str(tmp_path / "r101_1x_sk1.pth"))
+        with pytest.raises(UserError, match=r"r101_1x_sk1\.pth: not weights of this backbone"):
+            build(chosen, 5)
+
     def test_unreadable_files_are_named(self, tmp_path: Path) -> None:
         (tmp_path / "text.pth").write_text("not weights")
         (tmp_path / "cut.safetensors").write_bytes(b"\x40\x00")
@@ -307,6 +348,26 @@ class TestOwnWeights:
         for name in ("text.pth", "cut.safetensors", "code.pth", "list.pth", "absent.pth"):
             with pytest.raises(UserError, match=name):
                 build(recipe.Network(backbone="test_resnet", weights=str(tmp_path / name)), 3)
+
+
+def _simclr(key: str) -> str:
+    """What the published conversion of SimCLRv2 to PyTorch calls a tensor of torchvision's ResNet."""
+    if not key.startswith("layer"):
+        return key.replace("conv1.", "net.0.0.").replace("bn1.", "net.0.1.0.")
+    stage, block, part, rest = key.removeprefix("layer").split(".", 3)
+    if part == "downsample":
+        inner = {"0": "projection.shortcut.", "1": "projection.bn.0."}[rest[0]] + rest[2:]
+    else:
+        number = int(part[-1])
+        inner = f"net.{2 * number - 2}.{rest}" if part.startswith("conv") else f"net.{2 * number - 1}.0.{rest}"
+    return f"net.{stage}.blocks.{block}.{inner}"
+
+
+def test_names_of_simclr_are_the_published_ones() -> None:
+    assert _simclr("bn1.running_var") == "net.0.1.0.running_var"
+    assert _simclr("layer3.22.conv3.weight") == "net.3.blocks.22.net.4.weight"
+    assert _simclr("layer4.0.bn2.bias") == "net.4.blocks.0.net.3.0.bias"
+    assert _simclr("layer1.0.downsample.1.weight") == "net.1.blocks.0.projection.bn.0.weight"
 
 
 class Exploit:

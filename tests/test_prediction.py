@@ -51,6 +51,18 @@ def test_probabilities_agree_with_labels(model, blocks):
     assert np.array_equal(probabilities.argmax(0), model.predict(image))
 
 
+def test_a_model_looks_as_it_is_told(trained, blocks):
+    image, _ = blocks(50, 75)
+    plain = acclimate.load(trained)
+    told = acclimate.load(trained, width=96, how=acclimate.Inference(scales=(1, 1.25), flip=True, window=(40, 64)))
+    assert (plain.width, told.width) == (64, 96)
+    assert np.abs(told.probabilities(image) - plain.probabilities(image)).max() > 1e-4
+    np.testing.assert_allclose(told.probabilities(image).sum(0), 1, atol=1e-5)
+    assert np.array_equal(told.probabilities(image).argmax(0), told.predict(image))
+    with pytest.raises(UserError, match="width: expected at least 32 pixels, found 0"):
+        acclimate.load(trained, width=0)
+
+
 def test_grey_images_become_rgb():
     grey = np.arange(12, dtype=np.uint8).reshape(3, 4)
     for form in (grey, Image.fromarray(grey), torch.from_numpy(grey)):

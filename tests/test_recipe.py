@@ -48,7 +48,9 @@ def _values(key: str) -> st.SearchStrategy:
     }[hint]
 
 
-CHOICES = st.lists(st.sampled_from(sorted(HINTS)), max_size=12, unique=True).flatmap(
+CONDITIONAL = {"method", "network.extra_norm", "distill.extra_norm", "selflabel.bank_labels", "selflabel.teacher_view"}
+"""Keys that ask something of other keys."""
+CHOICES = st.lists(st.sampled_from(sorted(HINTS.keys() - CONDITIONAL)), max_size=12, unique=True).flatmap(
     lambda keys: st.fixed_dictionaries({key: _values(key) for key in keys})
 )
 
@@ -71,6 +73,32 @@ def test_what_is_written_is_read_back(choices):
     assert parse(to_dict(recipe)) == recipe
     assert parse(yaml.safe_load(to_yaml(recipe))) == recipe
     assert recipes.flatten(to_dict(recipe)) == DEFAULTS | choices
+
+
+def test_a_method_sets_keys_that_the_recipe_may_set_otherwise():
+    recipe = parse({"method": "official", "selflabel": {"cutmix_by": "image"}, "network": None})
+    expected = DEFAULTS | recipes.OFFICIAL | {"method": "official", "selflabel.cutmix_by": "image"}
+    assert recipes.flatten(to_dict(recipe)) == expected
+    assert parse(to_dict(recipe)) == recipe
+    assert set(recipes.OFFICIAL) <= set(DEFAULTS)
+    with pytest.raises(UserError, match="selflabel: expected a section"):
+        parse({"method": "official", "selflabel": 3})
+
+
+@pytest.mark.parametrize(
+    ("tree", "message"),
+    [
+        ({"selflabel": {"bank_labels": "misplaced"}}, "set selflabel.stratified: false"),
+        ({"selflabel": {"teacher_view": "whole"}, "data": {"crop": [100, 104]}}, "multiples of 8"),
+        ({"selflabel": {"teacher_view": "whole"}, "network": {"architecture": "deeplab"}}, "network.loss_stride: 4"),
+        ({"selflabel": {"weight_contrast": 1, "bank": 0}}, "nothing to contrast with"),
+        ({"network": {"extra_norm": True}}, "only architecture deeplab"),
+        ({"distill": {"extra_norm": True}}, "only architecture deeplab"),
+    ],
+)
+def test_choices_that_ask_for_another_choice(tree, message):
+    with pytest.raises(UserError, match=message):
+        parse(tree)
 
 
 @given(choices=CHOICES)

@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 
+from acclimate.data.geometry import Grid
 from acclimate.data.softlabels import SoftLabels
 from acclimate.errors import UserError
 
@@ -17,7 +18,7 @@ def probabilities(seed: int, hw=(5, 7)) -> np.ndarray:
 
 @pytest.fixture
 def store(tmp_path) -> SoftLabels:
-    store = SoftLabels(tmp_path / "soft", NAMES, CLASSES, stride=4, width=28)
+    store = SoftLabels(tmp_path / "soft", NAMES, CLASSES, grid=Grid(4), width=28)
     for index in (2, 0, 1):
         store.write(index, probabilities(index))
     store.finish()
@@ -47,7 +48,7 @@ def test_values_just_outside_of_0_to_1_do_not_wrap(store):
 
 
 def test_an_unfinished_store_does_not_open(tmp_path):
-    store = SoftLabels(tmp_path, NAMES, CLASSES, stride=4, width=28)
+    store = SoftLabels(tmp_path, NAMES, CLASSES, grid=Grid(4), width=28)
     store.write(0, probabilities(0))
     with pytest.raises(UserError, match=r"manifest\.json.*not finished.*run again"):
         SoftLabels.open(tmp_path, NAMES)

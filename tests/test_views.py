@@ -3,9 +3,10 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from acclimate.data.colour import lab_statistics
-from acclimate.data.geometry import cells, resample, scaled_size
+from acclimate.data.geometry import Grid, resample, scaled_size
 from acclimate.data.seeding import Schedule
 from acclimate.data.softlabels import SoftLabels
 from acclimate.data.views import SourceBatch, SourceViews, TargetBatch, TargetViews, loader
@@ -18,6 +19,8 @@ SIZES = [(60, 80), (75, 66), (48, 100), (90, 120), (64, 64)]
 DATA = Data(width=96, crop=(48, 56), scale=(0.6, 1.5))
 SHAPE_ONLY = Augment(blur=0, jitter=0, operations=0, cutout=0.3)
 STRIDE = 4
+GRID = Grid(STRIDE)
+FRAME = (DATA.crop, GRID)
 KEYS = [(epoch, index) for epoch in range(4) for index in range(5)]
 
 
@@ -46,16 +49,16 @@ def source_views(**changes) -> SourceViews:
 
 
 def target_views(**changes) -> TargetViews:
-    return replace(TargetViews(Scenes(), DATA, Augment(), seed=3, stream="target", stride=STRIDE), **changes)
+    return replace(TargetViews(Scenes(), DATA, Augment(), seed=3, stream="target", grid=GRID), **changes)
 
 
 @pytest.fixture
 def soft(tmp_path) -> SoftLabels:
     """Certain soft labels: the scenes' own labels at stride."""
-    store = SoftLabels(tmp_path / "soft", tuple("abcde"), ("red", "green", "blue"), STRIDE, DATA.width)
+    store = SoftLabels(tmp_path / "soft", tuple("abcde"), ("red", "green", "blue"), GRID, DATA.width)
     for index in range(len(SIZES)):
         scaled_hw = scaled_size(SIZES[index], DATA.width)
-        h, w = cells(scaled_hw, STRIDE)
+        h, w = GRID.cells(scaled_hw)
         y = ((np.arange(h) + 0.5) * STRIDE * SIZES[index][0] / scaled_hw[0]).astype(int).clip(max=SIZES[index][0] - 1)
         x = ((np.arange(w) + 0.5) * STRIDE * SIZES[index][1] / scaled_hw[1]).astype(int).clip(max=SIZES[index][1] - 1)
         store.write(index, np.eye(3)[Scenes().label(index)[y[:, None], x]].transpose(2, 0, 1))
@@ -64,7 +67,7 @@ def soft(tmp_path) -> SoftLabels:
 
 
 def equal(a, b) -> bool:
-    return all(torch.equal(getattr(a, f.name), getattr(b, f.name)) for f in fields(a))
+    return all(np.array_equal(getattr(a, f.name), getattr(b, f.name), equal_nan=True) for f in fields(a))
 
 
 def colour_of_cells(image_BCHW: torch.Tensor) -> torch.Tensor:
@@ -132,7 +135,7 @@ def test_soft_labels_carried_over_lie_where_the_strong_view_shows_their_class(so
     choices = Augment(blur=0, jitter=0, operations=0, cutout=0.4)
     views = target_views(soft=soft, augment=choices)
     batch = views.batch(KEYS)
-    carried = resample(batch.soft_BKhw, batch.strong_to_weak_B33, (12, 14), STRIDE)
+    carried = resample(batch.soft_BKhw, batch.strong_to_weak_B33, FRAME, FRAME)
     agree = carried.argmax(1) == colour_of_cells(batch.strong_BCHW)
     assert agree[batch.strong_valid_Bhw].float().mean() > 0.95
     assert (batch.strong_to_weak_B33[:, 0, 0] < 0).any()
@@ -140,7 +143,7 @@ def test_soft_labels_carried_over_lie_where_the_strong_view_shows_their_class(so
 
 def test_strong_validity_excludes_cutouts_and_what_the_weak_view_does_not_show():
     batch = target_views().batch(KEYS)
-    carried = resample(batch.valid_Bhw[:, None], batch.strong_to_weak_B33, (12, 14), STRIDE, mode="nearest")[:, 0]
+    carried = resample(batch.valid_Bhw[:, None], batch.strong_to_weak_B33, FRAME, FRAME, "nearest")[:, 0]
     assert (batch.strong_valid_Bhw & ~carried.bool()).float().mean() < 0.01  # ties at the edge
     assert (carried.bool() & ~batch.strong_valid_Bhw).any()
 
@@ -152,15 +155,37 @@ def test_without_soft_labels_there_are_no_channels_and_the_same_views(soft):
 
 
 def test_the_strong_view_can_be_left_out():
-    weak, strong, _, valid, to_weak, strong_valid, _ = target_views(strong=False)[0, 1]
+    weak, strong, _, valid, to_weak, strong_valid, *_ = target_views(strong=False)[0, 1]
     assert torch.equal(weak, strong) and torch.equal(to_weak, torch.eye(3)) and torch.equal(valid, strong_valid)
     assert torch.equal(weak, target_views()[0, 1][0])
 
 
-@pytest.mark.parametrize("changes", [{"stride": 8}, {"data": replace(DATA, width=100)}])
-def test_soft_labels_of_another_size_are_refused(soft, changes):
-    with pytest.raises(UserError, match=r"width 96 and stride 4.*delete the folder"):
-        target_views(soft=soft, **changes)
+def test_soft_labels_of_another_size_are_refused(soft):
+    with pytest.raises(UserError, match=r"width 96, .* has width 100.*delete the folder"):
+        target_views(soft=soft, data=replace(DATA, width=100))
+
+
+def test_soft_labels_can_be_wanted_in_other_cells_than_they_are_stored_in(soft):
+    batch = target_views(soft=soft, grid=Grid(8), augment=SHAPE_ONLY).batch(KEYS)
+    finer = target_views(soft=soft, augment=SHAPE_ONLY).batch(KEYS)
+    assert batch.soft_BKhw.shape[2:] == Grid(8).cells(DATA.crop)
+    middle = finer.soft_BKhw.unfold(2, 2, 2).unfold(3, 2, 2).mean((-1, -2))
+    whole = finer.valid_Bhw.unfold(1, 2, 2).unfold(2, 2, 2).all(-1).all(-1)
+    agree = (batch.soft_BKhw.argmax(1) == middle.argmax(1))[whole]
+    assert agree.float().mean() > 0.95
+
+
+def test_the_whole_image_and_the_place_of_the_view_come_along(soft):
+    batch = target_views(whole=True).batch([(epoch, 0) for epoch in range(6)])
+    assert batch.whole_BCHW.shape == (6, 3, 72, 96)
+    for weak_CHW, placed_7 in zip(batch.weak_BCHW, batch.placed_B7.tolist(), strict=True):
+        height, width, y0, y1, x0, x1, mirrored = placed_7
+        top, left, bottom, right = max(y0, 0), max(x0, 0), min(y1, height), min(x1, width)
+        scaled = torch.from_numpy(np.array(Image.fromarray(Scenes().image(0)).resize((width, height), 2)))
+        view = weak_CHW.flip(-1) if mirrored else weak_CHW
+        shown = view[:, top - y0 : bottom - y0, left - x0 : right - x0].permute(1, 2, 0)
+        off = (shown.int() - scaled[top:bottom, left:right].int()).abs()
+        assert off.float().mean() < 2, "resized in one step or two"
 
 
 def test_crops_that_are_no_multiple_of_the_stride(soft):

@@ -16,17 +16,19 @@ from acclimate.errors import UserError
 
 if TYPE_CHECKING:
     from acclimate.adaptation import adapt
+    from acclimate.inference import Inference
     from acclimate.prediction import evaluate_on as evaluate
     from acclimate.prediction import load
     from acclimate.prediction import predict_files as predict
     from acclimate.recipe import Recipe
 
 __version__ = "0.1.0"
-__all__ = ["Recipe", "UserError", "__version__", "adapt", "evaluate", "load", "predict"]
+__all__ = ["Inference", "Recipe", "UserError", "__version__", "adapt", "evaluate", "load", "predict"]
 
 _HOMES = {
     "adapt": ("acclimate.adaptation", "adapt"),
     "evaluate": ("acclimate.prediction", "evaluate_on"),
+    "Inference": ("acclimate.inference", "Inference"),
     "load": ("acclimate.prediction", "load"),
     "predict": ("acclimate.prediction", "predict_files"),
     "Recipe": ("acclimate.recipe", "Recipe"),

@@ -11,9 +11,11 @@ import numpy as np
 
 from acclimate.data.datasets import ImageSet, LabelledSet, default_ids, open_images, open_labelled, open_space
 from acclimate.data.decode import read_size
+from acclimate.data.evidence import Value, doubt, values_in
 from acclimate.data.layouts import arrange, orphan_labels
+from acclimate.data.releases import shortfalls
 from acclimate.errors import UserError
-from acclimate.labels import LabelSpace
+from acclimate.labels import IGNORE, LabelSpace, UnknownValues
 from acclimate.recipe import Folder, Recipe
 
 DECODED = 2000
@@ -61,6 +63,12 @@ class _Report:
     def problem(self, role: str, message: str) -> None:
         self.problems.setdefault(role, []).append(message)
 
+    def notice(self, role: str, message: str, grave: bool) -> None:
+        if grave:
+            self.problem(role, message)
+        else:
+            self.warnings.append(message)
+
 
 def check(recipe: Recipe, log: Callable[[str], None] = lambda _: None, decoded: int = DECODED) -> Findings:
     """Look through all data that a recipe names: folders, pairs, sizes, every file, classes, batch sizes.
@@ -86,9 +94,9 @@ def check(recipe: Recipe, log: Callable[[str], None] = lambda _: None, decoded: 
         images = _open(folder, role, space, default_ids(recipe.data), report)
         if images is not None:
             log(f"checking {role}: {len(images)} images")
-            found = _check_set(images, role, decoded, report)
+            found = _check_set(images, folder, role, decoded, report)
             _check_batches(len(images), role, recipe, report)
-            _note_orphans(images, folder, role, report)
+            _note_files(images, folder, role, report)
             if found is not None:
                 report.sets.append(found)
                 _note_padding(found, recipe, report)
@@ -113,38 +121,71 @@ def _open(folder: Folder, role: str, space: LabelSpace | None, ids: str, report:
         return None
 
 
-def _check_set(images: ImageSet, role: str, decoded: int, report: _Report) -> SetFindings | None:
+@dataclass(frozen=True)
+class _Look:
+    """What reading one image and its label showed."""
+
+    size: tuple[int, int] | None = None
+    values: frozenset[Value] = frozenset()
+    """Raw values of the label, where it was decoded."""
+    histogram: np.ndarray | None = None
+    """256 counts of train ids, where the label was decoded and understood."""
+    problem: UserError | None = None
+
+
+def _check_set(images: ImageSet, folder: Folder, role: str, decoded: int, report: _Report) -> SetFindings | None:
     """Read all headers and decode all files, or evenly spaced ones, in threads (Pillow releases the lock)."""
     count = min(len(images), decoded)
     to_decode = {i * len(images) // count for i in range(count)}
-
-    def look(index: int) -> tuple[tuple[int, int] | None, np.ndarray | None, str]:
-        try:
-            return images.size(index), _look(images, index, index in to_decode), ""
-        except UserError as error:
-            return None, None, str(error)
-
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
-        results = list(threads.map(look, range(len(images))))
-    for message in (message for _, _, message in results if message):
-        report.problem(role, message)
-    sizes = [size for size, _, _ in results if size]
-    histograms = [histogram for _, histogram, _ in results if histogram is not None]
+        looks = list(threads.map(lambda i: _look(images, i, i in to_decode), range(len(images))))
+    misread = isinstance(images, LabelledSet) and _check_meaning(images, folder, role, looks, report)
+    for problem in (look.problem for look in looks if look.problem is not None):
+        if not (misread and isinstance(problem, UnknownValues)):
+            report.problem(role, str(problem))
+    sizes = [look.size for look in looks if look.size and look.problem is None]
+    histograms = [look.histogram for look in looks if look.histogram is not None]
     return _summary(images, role, count, np.array(sizes), histograms) if sizes else None
 
 
-def _look(images: ImageSet, index: int, decode: bool) -> np.ndarray | None:
-    """Read one pair as far as wished; returns the label's histogram, 256 counts, where it is decoded."""
-    if decode:
-        images.image(index)
-    if not isinstance(images, LabelledSet):
-        return None
-    if decode:
-        return np.bincount(images.label(index).ravel(), minlength=256)
-    problem = images.size_problem(index, read_size(images.samples[index].label or ""))
-    if problem:
-        raise UserError(problem)
-    return None
+def _look(images: ImageSet, index: int, decode: bool) -> _Look:
+    """Read one pair as far as wished."""
+    size, values = None, frozenset[Value]()
+    try:
+        size = images.size(index)
+        if decode:
+            images.image(index)
+        if not isinstance(images, LabelledSet):
+            return _Look(size)
+        if decode:
+            raw = images.raw(index)
+            values = frozenset(values_in(raw))
+            return _Look(size, values, np.bincount(images.translate(index, raw).ravel(), minlength=256))
+        problem = images.size_problem(index, read_size(images.samples[index].label or ""))
+        return _Look(size, problem=UserError(problem) if problem else None)
+    except UserError as error:
+        return _Look(size, values, problem=error)
+
+
+def _check_meaning(images: LabelledSet, folder: Folder, role: str, looks: list[_Look], report: _Report) -> bool:
+    """Judge by all labels together how they are read; True: what is said covers the unknown values of all files."""
+    labels = [look for look in looks if look.values]
+    refused = sum(isinstance(look.problem, UnknownValues) for look in labels)
+    values = {value for look in labels for value in look.values}
+    found = doubt(images, arrange(folder, role, labelled=True), role, values, len(labels), refused)
+    if found is not None:
+        report.notice(role, found.message, found.grave)
+    understood = [look.histogram for look in labels if look.histogram is not None]
+    if len(understood) == len(images) and not np.any([histogram[:IGNORE] for histogram in understood]):
+        report.problem(role, _nothing_labelled(images, folder, role))
+    return found is not None and found.covers_unknown
+
+
+def _nothing_labelled(images: LabelledSet, folder: Folder, role: str) -> str:
+    remedy = f"correct data.{role}.ids, now {images.table.origin}, or data.{role}.labels"
+    if folder.layout == "cityscapes" and folder.split == "test":
+        remedy = f"Cityscapes keeps its test labels to itself, set data.{role}.split to val"
+    return f"data.{role}: every pixel of all {len(images)} labels is ignored; {remedy}"
 
 
 def _summary(images: ImageSet, role: str, decoded: int, sizes: np.ndarray, histograms: list[np.ndarray]) -> SetFindings:
@@ -191,11 +232,17 @@ def _note_padding(found: SetFindings, recipe: Recipe, report: _Report) -> None:
         )
 
 
-def _note_orphans(images: ImageSet, folder: Folder, role: str, report: _Report) -> None:
-    if isinstance(images, LabelledSet) and not folder.limit:
-        orphans = orphan_labels(arrange(folder, role, labelled=True), images.samples)
-        if orphans:
-            report.warnings.append(f"data.{role}: {len(orphans)} label files belong to no image, such as {orphans[0]}")
+def _note_files(images: ImageSet, folder: Folder, role: str, report: _Report) -> None:
+    """What the folders lack or have beyond the download, and labels without an image."""
+    if folder.limit:
+        return
+    arrangement = arrange(folder, role, labelled=isinstance(images, LabelledSet))
+    names = [sample.name for sample in images.samples]
+    for shortfall in shortfalls(folder.layout, arrangement.split, names, arrangement.only):
+        report.warnings.append(f"data.{role}: {shortfall}")
+    orphans = orphan_labels(arrangement) if isinstance(images, LabelledSet) else []
+    if orphans:
+        report.warnings.append(f"data.{role}: {len(orphans)} label files belong to no image, such as {orphans[0]}")
 
 
 def _note_absent_classes(space: LabelSpace, report: _Report) -> None:

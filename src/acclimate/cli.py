@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from acclimate.check import Findings
+    from acclimate.prediction import Model
     from acclimate.recipe import Recipe
 
 LAYOUTS = ("folder", "gta5", "synthia", "cityscapes", "camvid")
@@ -35,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = COMMANDS[_top_parser().parse_args(words[:1] or ["--help"]).command]
     args = command.parser().parse_intermixed_args(words[1:])
     try:
-        command.run(args)
+        with _log_on_stderr():
+            command.run(args)
     except UserError as error:
         print(f"acclimate: {error}", file=sys.stderr)
         return 2
@@ -43,6 +47,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"\nacclimate: interrupted; {command.after_interrupt}", file=sys.stderr)
         return 130
     return 0
+
+
+@contextmanager
+def _log_on_stderr() -> Iterator[None]:
+    """Show what modules report, such as which tensors of a file of weights matched."""
+    log, handler = logging.getLogger("acclimate"), logging.StreamHandler()
+    level = log.level
+    log.setLevel(logging.INFO)
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
 
 
 @dataclass(frozen=True)
@@ -97,7 +115,8 @@ def _recipe_arguments(parser: ArgumentParser) -> None:
         "how the files of a set lie",
         f"LAYOUT: {', '.join(LAYOUTS)}; default: a plain folder of images. SPLIT: train, val, … of a known layout. "
         "LABELS: folder of the label files, or a template such as gt/{name}_id.png. "
-        "IDS: what raw label values mean: cityscapes, gta5, synthia, camvid, train, or a label map.",
+        "IDS: what raw label values mean: cityscapes, cityscapes-train, cityscapes-colours, gta5, synthia, camvid, "
+        "camvid32, train, or a label map.",
     )
     for role in _ROLES:
         for field in ("layout", "split") if role == "target" else ("layout", "split", "labels", "ids"):
@@ -201,18 +220,17 @@ def _evaluate_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--layout", default="folder", choices=LAYOUTS)
     parser.add_argument("--split", default="", help="train, val, …")
     parser.add_argument("--json", action="store_true", help="print all scores as JSON")
-    _device_argument(parser)
+    _look_arguments(parser)
 
 
 def _evaluate(args: Namespace) -> None:
     from rich.console import Console
 
     from acclimate.evaluation import score_table
-    from acclimate.prediction import load
     from acclimate.recipe import Folder
 
     data = Folder(args.path, args.layout, args.split, args.labels, args.ids)
-    scores = load(args.model, args.device).evaluate(data)
+    scores = _model(args).evaluate(data)
     if args.json:
         print(json.dumps(scores.to_dict(), indent=1, ensure_ascii=False))
         return
@@ -227,18 +245,78 @@ def _predict_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--out", required=True, metavar="DIR", help="where the masks go")
     parser.add_argument("--overlay", action="store_true", help="write the tinted photos as well")
     parser.add_argument("--overwrite", action="store_true", help="replace masks that exist")
-    _device_argument(parser)
+    parser.add_argument(
+        "--cityscapes-server", action="store_true",
+        help="write what the Cityscapes test server takes; IMAGES is the data set's root or the folder of a split",
+    )  # fmt: skip
+    _look_arguments(parser)
 
 
 def _predict(args: Namespace) -> None:
-    from acclimate.prediction import load, predict_files
+    from acclimate.prediction import predict_files
 
-    masks = predict_files(load(args.model, args.device), args.images, args.out, args.overlay, args.overwrite)
+    if args.cityscapes_server:
+        _predict_for_server(args)
+        return
+    masks = predict_files(_model(args), args.images, args.out, args.overlay, args.overwrite)
     print(f"{len(masks)} mask{'s' * (len(masks) > 1)} in {args.out}")
 
 
-def _device_argument(parser: ArgumentParser) -> None:
+def _predict_for_server(args: Namespace) -> None:
+    from acclimate.server import TEST_IMAGES, write_server_files
+
+    if len(args.images) > 1 or args.overlay:
+        raise UserError("--cityscapes-server takes one folder and writes no overlays; leave out the rest")
+    files = write_server_files(_model(args), args.images[0], args.out, args.overwrite)
+    print(f"{len(files)} file{'s' * (len(files) > 1)} in {args.out}")
+    if len(files) != TEST_IMAGES:
+        print(f"note: the server wants all {TEST_IMAGES} test images", file=sys.stderr)
+
+
+def _look_arguments(parser: ArgumentParser) -> None:
+    """How a model looks at images; by default as in training, once."""
     parser.add_argument("--device", default="auto", metavar="D", help="auto (default), cpu, cuda, cuda:1, mps")
+    looks = parser.add_argument_group("how the model looks at images", "Probabilities of all looks are averaged.")
+    looks.add_argument(
+        "--width", type=int, metavar="N", help="pixels, to which images are scaled (default: the model's)"
+    )
+    looks.add_argument("--scales", type=_scales, default=(1.0,), metavar="S,S,…", help="factors on it: 0.75,1,1.25")
+    looks.add_argument("--flip", action="store_true", help="at the mirrored image as well")
+    looks.add_argument("--window", type=_window, metavar="HxW", help="through overlapping windows of so many pixels")
+
+
+def _scales(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(scale) for scale in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected numbers such as 0.75,1,1.25, found {text!r}") from None
+
+
+def _window(text: str) -> tuple[int, int]:
+    sides = text.lower().split("x")
+    if len(sides) != 2 or not all(side.isdecimal() for side in sides):
+        raise argparse.ArgumentTypeError(f"expected HEIGHT x WIDTH such as 512x1024, found {text!r}")
+    return int(sides[0]), int(sides[1])
+
+
+def _model(args: Namespace) -> Model:
+    from acclimate.inference import Inference
+    from acclimate.prediction import load
+
+    return load(args.model, args.device, args.width, Inference(args.scales, args.flip, args.window))
+
+
+def _convert_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("source", type=Path, metavar="IN", help="official checkpoint, or .safetensors file of a run")
+    parser.add_argument("target", type=Path, metavar="OUT", help="*.safetensors, or *.pkl for the official layout")
+    parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
+
+
+def _convert(args: Namespace) -> None:
+    from acclimate.networks.convert import convert
+
+    report = convert(args.source, args.target, args.overwrite)
+    print(f"{args.source}: {report}\n{args.target} written")
 
 
 def _recipes_arguments(parser: ArgumentParser) -> None:
@@ -271,6 +349,8 @@ COMMANDS = {
         Command("evaluate", "measure a model on labelled images", _evaluate_arguments, _evaluate),
         Command("predict", "write masks for images", _predict_arguments, _predict,
                 "finished masks are in place, --overwrite does all anew"),
+        Command("convert", "turn an official CPSL or ProDA checkpoint into a model file, or back", _convert_arguments,
+                _convert),
         Command("recipes", "list the built-in recipes, or print one", _recipes_arguments, _recipes),
     )
 }  # fmt: skip

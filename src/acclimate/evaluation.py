@@ -1,22 +1,23 @@
 """Measuring a model on labelled images: confusion matrix, intersection over union, accuracies.
 
 Cityscapes protocol: one matrix over all pixels of all images; ignored pixels do not count; a class that neither
-labels nor predictions contain has no IoU (NaN) and is left out of the mean.
+labels nor predictions contain has no IoU (NaN) and is left out of the means.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from rich.table import Table
 
-from acclimate.inference import forward_image, forward_images, predict_labels, to_labels
+from acclimate.inference import ONE_LOOK, Inference, forward_image, forward_images, predict_labels, to_labels
+from acclimate.label_tables import CITYSCAPES, SPACES
 from acclimate.labels import IGNORE, LabelSpace
 
 if TYPE_CHECKING:
@@ -89,41 +90,67 @@ class Scores:
     mean_accuracy: float
     frequency_weighted_iou: float
     images: int
+    subsets: Mapping[str, float] = field(default_factory=dict)
+    """Mean IoU over the classes of smaller label spaces, by their names: the literature's means over 16 and 13 of
+    the Cityscapes classes. The model and its IoU per class are the same; only fewer classes are in the mean."""
 
     @classmethod
     def of(cls, confusion: Confusion, space: LabelSpace, images: int) -> Scores:
         """The scores of a confusion matrix."""
+        iou_K = confusion.iou()
         return cls(
             classes=space.classes,
-            iou=tuple(confusion.iou().tolist()),
+            iou=tuple(iou_K.tolist()),
             mean_iou=confusion.mean_iou(),
             accuracy=confusion.accuracy(),
             mean_accuracy=confusion.mean_accuracy(),
             frequency_weighted_iou=confusion.frequency_weighted_iou(),
             images=images,
+            subsets={
+                name: _mean(iou_K[[space.classes.index(member) for member in members]])
+                for name, members in _subsets(space.classes).items()
+            },
         )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, which has no NaN: it becomes None. IoU by class name."""
-        rest = {f.name: _null(getattr(self, f.name)) for f in fields(self) if f.name not in ("classes", "iou")}
-        return rest | {"iou": dict(zip(self.classes, map(_null, self.iou), strict=True))}
+        named = ("classes", "iou", "subsets")
+        rest = {f.name: _null(getattr(self, f.name)) for f in fields(self) if f.name not in named}
+        by_name = {"iou": dict(zip(self.classes, self.iou, strict=True)), "subsets": self.subsets}
+        return rest | {name: {key: _null(v) for key, v in values.items()} for name, values in by_name.items()}
 
 
-def evaluate(network: Segmenter, labelled: LabelledSet, space: LabelSpace, width: int, batch: int = 4) -> Scores:
-    """Predict every image at the network's ``width`` and compare it with its label at the label's own size."""
+def evaluate(
+    network: Segmenter,
+    labelled: LabelledSet,
+    space: LabelSpace,
+    width: int,
+    how: Inference = ONE_LOOK,
+    batch: int = 4,
+) -> Scores:
+    """Predict every image at the network's ``width`` and compare it with its label at the label's own size.
+
+    Args:
+        network: in any mode; predicts in eval mode.
+        labelled: images and labels.
+        space: the classes of both.
+        width: pixels, to which images are scaled for the network.
+        how: one look at each image, or the mean of several.
+        batch: images that are decoded at once, and go through the network together if one look is all.
+    """
     confusion = Confusion(len(space))
     with ThreadPoolExecutor(batch) as pool:  # decoding files takes as long as predicting them
         for start in range(0, len(labelled), batch):
             chunk = range(start, min(start + batch, len(labelled)))
             labels = pool.map(labelled.label, chunk)
             images = list(pool.map(labelled.image, chunk))
-            for label_HW, logits_KHW in zip(labels, forward_images(network, images, width), strict=True):
-                confusion.update(label_HW, to_labels(logits_KHW))
+            for label_HW, scores_KHW in zip(labels, forward_images(network, images, width, how), strict=True):
+                confusion.update(label_HW, to_labels(scores_KHW))
     return Scores.of(confusion, space, len(labelled))
 
 
 def score_table(columns: Mapping[str, Scores], title: str = "") -> Table:
-    """IoU in percent, one row per class and one column per model; the mean stands last."""
+    """IoU in percent, one row per class and one column per model; the means stand last."""
     table = Table(title=title or None, title_justify="left")
     table.add_column("IoU, %")
     for name in columns:
@@ -133,7 +160,21 @@ def score_table(columns: Mapping[str, Scores], title: str = "") -> Table:
         table.add_row(row[0], *map(_percent, row[1:]))
     table.add_section()
     table.add_row("mean", *(_percent(s.mean_iou) for s in scores), style="bold")
+    for name in scores[0].subsets:
+        table.add_row(mean_name(name), *(_percent(s.subsets[name]) for s in scores))
     return table
+
+
+def mean_name(subset: str) -> str:
+    """What a mean over a smaller label space is called in tables: by its number of classes."""
+    return f"mean of {len(SPACES[subset])}"
+
+
+def _subsets(classes: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The smaller Cityscapes spaces whose classes are all among these, by name; none among classes of other names."""
+    smaller = {name: tuple(SPACES[name]) for name in ("cityscapes16", "cityscapes13")}
+    family = set(classes) <= CITYSCAPES.keys()
+    return {name: members for name, members in smaller.items() if family and set(members) < set(classes)}
 
 
 def _null(value: float) -> float | None:

@@ -1,7 +1,7 @@
 """Published class lists: names and colours of the label spaces, and what raw label values stand for.
 
-Cityscapes: the official ``labels.py``. GTA5: the Cityscapes ids, plus 34. SYNTHIA: the class list of
-RAND-CITYSCAPES. CamVid: the 32 classes of the data set, in the 11 groups of the SegNet paper.
+Cityscapes: the official ``labels.py``, its ids and its colours. GTA5: the Cityscapes ids, plus 34. SYNTHIA: the
+class list of RAND-CITYSCAPES. CamVid: the 32 classes of the data set, in the 11 groups of the SegNet paper.
 """
 
 from __future__ import annotations
@@ -66,6 +66,20 @@ ID_SCHEMES: dict[str, dict[int, str]] = {
 """What each raw id stands for. Names that no class of a label space takes are ignored."""
 
 COLOUR_SCHEMES: dict[str, dict[Colour, str]] = {
+    "cityscapes-colours": {
+        **{colour: name for name, colour in CITYSCAPES.items()},  # pole groups look like poles, plates like cars
+        (0, 0, 0): "void",
+        (20, 20, 20): "static",  # so in GTA5
+        (111, 74, 0): "dynamic",
+        (81, 0, 81): "ground",
+        (250, 170, 160): "parking",
+        (230, 150, 140): "rail track",
+        (180, 165, 180): "guard rail",
+        (150, 100, 100): "bridge",
+        (150, 120, 90): "tunnel",
+        (0, 0, 90): "caravan",
+        (0, 0, 110): "trailer",
+    },
     "camvid32": {
         (128, 128, 128): "sky",
         (128, 0, 0): "building",
@@ -99,7 +113,7 @@ COLOUR_SCHEMES: dict[str, dict[Colour, str]] = {
         (0, 128, 192): "bicyclist",
         (192, 0, 192): "bicyclist",  # motorcycle, scooter
         (0, 0, 0): "void",
-    }
+    },
 }
 """What each raw colour stands for."""
 

@@ -25,6 +25,10 @@ _UNKNOWN = 254  # marks raw values without a meaning while encoding; never leave
 _LARGEST_ID = 65535  # of a 16-bit label file
 
 
+class UnknownValues(UserError):
+    """A label file holds values that the table does not list, or colours for ids, or ids for colours."""
+
+
 @dataclass(frozen=True)
 class LabelSpace:
     """What a model predicts: class ``i`` has the name ``classes[i]`` and the colour ``colours[i]`` (RGB, 0 … 255).
@@ -90,18 +94,18 @@ class LabelTable:
         """Train ids, uint8 HW, of raw ids (any integer type, HW) or raw colours (uint8 HW3).
 
         Raises:
-            UserError: values that the table does not list, or colours for ids and the reverse.
+            UnknownValues: values that the table does not list, or colours for ids and the reverse.
         """
         if self.by_colour != (raw.ndim == 3):
             expected, found = ("colours", "single ids") if self.by_colour else ("single ids", "colours")
-            raise UserError(
+            raise UnknownValues(
                 f"{file}: holds {found}, but {self.origin} lists {expected}; set `ids` of this data to a label map "
                 f"that lists {found}, or give the label files that hold {expected}"
             )
         label_HW = self._colour_lut[_colour_code(raw)] if self.by_colour else self._id_lut[_lut_index(raw)]
         unknown_HW = label_HW == _UNKNOWN
         if unknown_HW.any():
-            raise UserError(self._unknown_message(raw[unknown_HW], file))
+            raise UnknownValues(self._unknown_message(raw[unknown_HW], file))
         return label_HW
 
     @cached_property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -26,7 +27,7 @@ from acclimate.files import atomic, read_json, write_json
 from acclimate.inference import pick_device
 from acclimate.journal import Journal
 from acclimate.networks import Segmenter, build
-from acclimate.networks.weights import load_model, save_model
+from acclimate.networks.weights import load_model, require_space, save_model
 from acclimate.recipe import Recipe
 from acclimate.results import report_results
 from acclimate.run import SCORES, Run, Stage
@@ -42,16 +43,17 @@ _ALWAYS = ("seed", "precision", "network.", "optimizer.", "augment.", "data.clas
 
 
 Batches = Callable[[int], Iterator[Any]]
-PairSection = recipes.Warmup | recipes.SelfLabel | recipes.Distill
-Section = recipes.Supervised | PairSection
 
 
 def stages_of(recipe: Recipe) -> list[Stage]:
     """The stages that a recipe asks for, in order."""
     domains = ("data.source.", "data.target.")
-    stages = [Stage("source", "source only", None, (*_ALWAYS, "data.source.", "source."))]
-    if recipe.warmup.iterations:
-        stages.append(Stage("warmup", "warm-up", "source", (*domains, "warmup.")))
+    if recipe.start:
+        stages = [Stage("start", "start", None, (*_ALWAYS, "start"))]
+    else:
+        stages = [Stage("source", "source only", None, (*_ALWAYS, "data.source.", "source."))]
+        if recipe.warmup.iterations:
+            stages.append(Stage("warmup", "warm-up", "source", (*domains, "warmup.")))
     if recipe.selflabel.iterations:
         stages.append(Stage("initialise", "initialisation", stages[-1].name, domains))
         stages.append(Stage("selflabel", "stage 1", "initialise", ("selflabel.",)))
@@ -84,6 +86,7 @@ def adapt(recipe: Recipe, out: Path, reuse: Path | None = None, journal: Journal
         journal.say(f"warning: {warning}")
     work = Work(run, journal)
     stages = stages_of(recipe)
+    work.rehearse([stage for stage in stages if not run.done(stage.name)])
     for stage in stages:
         if run.done(stage.name):
             journal.say(f"{stage.title}: finished before")
@@ -116,6 +119,16 @@ class Work:
         self.target = open_images(data.target, "target")
         self.val = open_labelled(data.val, "val", self.space, default_ids(data)) if data.val.path else None
 
+    def rehearse(self, stages: list[Stage]) -> None:
+        """Make each network that these stages begin with, so that a file that is missing is missed now."""
+        names = {stage.name for stage in stages}
+        if names & {"source", "ceiling"}:
+            self._fresh()
+        if any(name.startswith("distill-") for name in names) and self.recipe.distill.student != "previous":
+            self._student()
+        if "start" in names:
+            self._start_model()
+
     def perform(self, stage: Stage) -> None:
         """Do a stage and put it on record."""
         started = time.monotonic()
@@ -124,12 +137,15 @@ class Work:
             self._initialise(stage)
             self.run.finish(stage, minutes=(time.monotonic() - started) / 60)
             return
+        if stage.name == "start":
+            self._save(stage, self._start_model())
+            self.run.finish(stage, minutes=(time.monotonic() - started) / 60, iterations=0)
+            return
         torch.manual_seed(step_seed(self.recipe.seed, stage.name, -1))
         task, batches, iterations = self._prepare(stage)
         prepared = time.monotonic() - started
         seconds = fit(task, batches, Plan(stage.name, iterations, self.run.path(stage.name)), self.recipe, self.journal)
-        width = {"width": self.recipe.data.width}
-        save_model(self.run.model(stage.name), task.teacher, self.space, self.recipe.network, width)
+        self._save(stage, task.kept)
         self.run.finish(stage, minutes=(prepared + seconds) / 60, iterations=iterations)
         (self.run.path(stage.name) / CHECKPOINT).unlink(missing_ok=True)
 
@@ -143,6 +159,17 @@ class Work:
         write_json(self.run.path(stage.name) / SCORES, {"on": on, **scores})
         self.journal.record(stage.name, (self.run.done(stage.name) or {})["iterations"], mean_iou=scores["mean_iou"])
         self.journal.say(f"{stage.title}: {100 * scores['mean_iou']:.1f} mIoU on {scores['images']} images")
+
+    def _save(self, stage: Stage, network: Segmenter) -> None:
+        width = {"width": self.recipe.data.width}
+        save_model(self.run.model(stage.name), network, self.space, network.choices, width)
+
+    def _start_model(self) -> Segmenter:
+        """The model that the recipe starts from."""
+        path = Path(self.recipe.start).expanduser()
+        network, space, _ = load_model(path)
+        require_space(space, self.space, path)
+        return network
 
     def _prepare(self, stage: Stage) -> tuple[Task, Batches, int]:
         """The stage's task on its device, its batches from any step on, and its length."""
@@ -161,7 +188,7 @@ class Work:
     def _supervised(
         self, stage: Stage, labelled: LabelledSet, section: recipes.Supervised
     ) -> tuple[Task, Batches, int]:
-        task = SupervisedTask(self._fresh(), self.recipe, section.lr).to(self.device)
+        task = SupervisedTask(self._fresh(), self.recipe, section).to(self.device)
         return task, self._sources(stage, labelled, section, recolour=False), section.iterations
 
     def _ceiling(self) -> LabelledSet:
@@ -189,27 +216,42 @@ class Work:
         shares = read_json(folder / "distribution.json")
         distribution_K = torch.tensor([shares[name] for name in self.space.classes], dtype=torch.float64)
         initial = Initial(distribution_K, load_file(folder / "prototypes.safetensors")["prototypes"])
-        student = self._of("source" if not self.recipe.warmup.iterations else "warmup")
-        task = SelfLabelTask(student, initial, self.recipe).to(self.device)
-        soft = SoftLabels.open(folder / "soft", self._target_names())
-        return task, self._pairs(stage, section, self._target_views(stage, task, soft)), section.iterations
+        task = SelfLabelTask(self._of(self._origin()), initial, self.recipe).to(self.device)
+        views = self._target_views(stage, task, SoftLabels.open(folder / "soft", self._target_names()))
+        views = dataclasses.replace(views, whole=section.teacher_view == "whole")
+        return task, self._pairs(stage, section, views), section.iterations
+
+    def _origin(self) -> str:
+        """The stage whose model stage 1 goes on from."""
+        return "start" if self.recipe.start else "warmup" if self.recipe.warmup.iterations else "source"
 
     def _distill(self, stage: Stage) -> tuple[Task, Batches, int]:
         section, soft = self.recipe.distill, self.run.path(stage.name) / "soft"
         teacher = self._of(stage.parent)
         if not (soft / "manifest.json").exists():
             self._label_target(stage, teacher, section.flip)
-        goes_on = section.student == "previous" or (section.student == "chained" and stage.name != "distill-1")
-        student = teacher if goes_on else self._fresh()
-        task = DistillTask(student, self.recipe).to(self.device)
+        student = self._of(stage.parent) if self._goes_on(stage) else self._student()
+        live = teacher.to(self.device) if section.teacher == "live" else None
+        task = DistillTask(student, self.recipe, live).to(self.device)
         views = self._target_views(stage, task, SoftLabels.open(soft, self._target_names()))
         return task, self._pairs(stage, section, views), section.iterations
 
     def _label_target(self, stage: Stage, teacher: Segmenter, flip: bool) -> Initial:
         folder, width = self.run.path(stage.name) / "soft", self.recipe.data.width
-        store = SoftLabels(folder, tuple(self._target_names()), self.space.classes, teacher.stride, width)
+        store = SoftLabels(folder, tuple(self._target_names()), self.space.classes, teacher.grid, width)
         with self.journal.stage(f"{stage.name}/label", len(self.target)):
             return label_target(teacher.to(self.device), self.target, store, flip, self.journal.advance)
+
+    def _goes_on(self, stage: Stage) -> bool:
+        """Whether a round of distillation trains the model before it further, instead of a fresh one."""
+        student = self.recipe.distill.student
+        return student == "previous" or (student == "chained" and stage.name != "distill-1")
+
+    def _student(self) -> Segmenter:
+        """A fresh student of a distillation."""
+        own, network = self.recipe.distill, self.recipe.network
+        weights = own.weights or network.weights
+        return build(dataclasses.replace(network, weights=weights, extra_norm=own.extra_norm), len(self.space))
 
     def _fresh(self) -> Segmenter:
         return build(self.recipe.network, len(self.space))
@@ -223,8 +265,8 @@ class Work:
         return [sample.name for sample in self.target.samples]
 
     def _target_views(self, stage: Stage, task: Task, soft: SoftLabels | None, strong: bool = True) -> TargetViews:
-        recipe, stride = self.recipe, task.student.stride
-        return TargetViews(self.target, recipe.data, recipe.augment, recipe.seed, stage.name, soft, stride, strong)
+        recipe = self.recipe
+        return TargetViews(self.target, recipe.data, recipe.augment, recipe.seed, stage.name, soft, task.grid, strong)
 
     @cached_property
     def _colours(self) -> tuple[np.ndarray, np.ndarray]:
@@ -235,19 +277,19 @@ class Work:
             colour.collect(self.target, folder / "colour-target.npz"),
         )
 
-    def _sources(self, stage: Stage, labelled: LabelledSet, section: Section, recolour: bool) -> Batches:
+    def _sources(self, stage: Stage, labelled: LabelledSet, section: recipes.Section, recolour: bool) -> Batches:
         recipe = self.recipe
         views = SourceViews(
             labelled, recipe.data, recipe.augment, recipe.seed, stage.name, self._colours if recolour else None
         )
         return self._batches(views, f"{stage.name}/source", section)
 
-    def _pairs(self, stage: Stage, section: PairSection, target: TargetViews) -> Batches:
+    def _pairs(self, stage: Stage, section: recipes.PairSection, target: TargetViews) -> Batches:
         sources = self._sources(stage, self.source, section, section.colour)
         targets = self._batches(target, f"{stage.name}/target", section)
         return lambda step: zip(sources(step), targets(step), strict=True)
 
-    def _batches(self, views: SourceViews | TargetViews, stream: str, section: Section) -> Batches:
+    def _batches(self, views: SourceViews | TargetViews, stream: str, section: recipes.Section) -> Batches:
         schedule = Schedule(len(views.images), self.recipe.seed, stream)
         workers = self.recipe.data.workers
         return lambda step: loader(views, schedule, section.batch, step, section.iterations, workers)

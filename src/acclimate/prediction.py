@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,10 @@ from acclimate.data.datasets import open_labelled, read_image
 from acclimate.data.layouts import IMAGE_SUFFIXES
 from acclimate.errors import UserError
 from acclimate.evaluation import Scores, evaluate
-from acclimate.inference import forward_images, pick_device, predict_labels
+from acclimate.inference import ONE_LOOK, Inference, forward_images, pick_device, predict_labels
 from acclimate.labels import LabelSpace
 from acclimate.networks import Segmenter
+from acclimate.networks.segmenter import SMALLEST
 from acclimate.networks.weights import load_model
 from acclimate.recipe import Folder
 
@@ -31,11 +32,12 @@ ImageLike = str | Path | Image.Image | np.ndarray | torch.Tensor
 
 @dataclass(frozen=True)
 class Model:
-    """A trained network, what its outputs mean, and the width in pixels at which it looks at images."""
+    """A trained network, what its outputs mean, the width in pixels at which it looks at images, and how often."""
 
     network: Segmenter
     space: LabelSpace
     width: int
+    how: Inference = ONE_LOOK
 
     def predict(self, image: ImageLike) -> np.ndarray:
         """Label ids, uint8 HW of the image's own size; names and colours are in ``space``.
@@ -43,24 +45,32 @@ class Model:
         Raises:
             UserError: the file cannot be read, or this is not an image.
         """
-        return predict_labels(self.network, to_rgb(image), self.width)
+        return predict_labels(self.network, to_rgb(image), self.width, self.how)
 
     def probabilities(self, image: ImageLike) -> np.ndarray:
         """Class probabilities, float32 K×H×W; their argmax is what `predict` returns. Raises as it does."""
-        (logits_KHW,) = forward_images(self.network, [to_rgb(image)], self.width)
-        return logits_KHW.softmax(0).cpu().numpy()
+        (scores_KHW,) = forward_images(self.network, [to_rgb(image)], self.width, self.how)
+        return (scores_KHW.softmax(0) if self.how.single else scores_KHW).cpu().numpy()
 
     def evaluate(self, data: Folder) -> Scores:
         """Measure the model on labelled images; raises `UserError` for problems of the data."""
-        return evaluate(self.network, open_labelled(data, "val", self.space), self.space, self.width)
+        return evaluate(self.network, open_labelled(data, "val", self.space), self.space, self.width, self.how)
 
 
-def load(path: str | Path, device: str = "auto") -> Model:
+def load(path: str | Path, device: str = "auto", width: int | None = None, how: Inference = ONE_LOOK) -> Model:
     """The model in a run folder or a ``.safetensors`` file, in eval mode on ``device``.
 
+    Args:
+        path: run folder or model file.
+        device: ``auto``, ``cpu``, ``cuda``, …
+        width: pixels, to which images are scaled for the network; by default as in training.
+        how: one look at each image, or the mean of several.
+
     Raises:
-        UserError: there is no model, or the file is not one of ours.
+        UserError: there is no model, the file is not one of ours, or the width is below 32.
     """
+    if width is not None and width < SMALLEST:
+        raise UserError(f"width: expected at least {SMALLEST} pixels, found {width}")
     path = Path(path)
     file = path / "model.safetensors" if path.is_dir() else path
     if not file.is_file():
@@ -70,7 +80,7 @@ def load(path: str | Path, device: str = "auto") -> Model:
         )  # fmt: skip
         raise UserError(f"{file}: no such model; {remedy}")
     network, space, meta = load_model(file)
-    return Model(network.to(pick_device(device)).eval(), space, meta["width"])
+    return Model(network.to(pick_device(device)).eval(), space, width or meta["width"], how)
 
 
 def evaluate_on(model: Model | str | Path, data: str | Path, **folder: Any) -> Scores:
@@ -111,6 +121,37 @@ def predict_files(
     inputs = [inputs] if isinstance(inputs, str | Path) else list(inputs)
     jobs = _plan([Path(item).expanduser() for item in inputs], out, overlay, overwrite)
     model = model if isinstance(model, Model) else load(model)
+
+    def write(job: Job, image_HWC: np.ndarray, label_HW: np.ndarray) -> None:
+        pictures.save(pictures.mask(label_HW, model.space), job.mask)
+        if overlay:
+            pictures.save(pictures.overlay(image_HWC, label_HW, model.space), job.overlay)
+
+    return write_masks(model, jobs, write)
+
+
+@dataclass(frozen=True)
+class Job:
+    """An image to predict, and the file to write."""
+
+    image: Path
+    mask: Path
+
+    @property
+    def overlay(self) -> Path:
+        """The tinted photo beside the mask."""
+        return self.mask.with_suffix(".overlay.jpg")
+
+
+def write_masks(model: Model, jobs: Sequence[Job], write: Callable[[Job, np.ndarray, np.ndarray], None]) -> list[Path]:
+    """Predict every job's image and hand job, image (uint8 HWC) and label ids (uint8 HW) to ``write``.
+
+    Returns:
+        The masks.
+
+    Raises:
+        UserError: in the end, if images could not be read.
+    """
     unreadable, masks = [], []
     console = Console(stderr=True)
     for job in track(jobs, "predicting", console=console, disable=not console.is_terminal, transient=True):
@@ -119,13 +160,10 @@ def predict_files(
         except UserError as error:
             unreadable.append(str(error))
             continue
-        label_HW = model.predict(image_HWC)
-        pictures.save(pictures.mask(label_HW, model.space), job.mask)
-        if overlay:
-            pictures.save(pictures.overlay(image_HWC, label_HW, model.space), job.overlay)
+        write(job, image_HWC, model.predict(image_HWC))
         masks.append(job.mask)
     if unreadable:
-        raise UserError(_listing(f"{len(masks)} masks written, {len(unreadable)} images left out", unreadable))
+        raise UserError(listing(f"{len(masks)} masks written, {len(unreadable)} images left out", unreadable))
     return masks
 
 
@@ -161,44 +199,47 @@ def _from_tensor(image: torch.Tensor) -> np.ndarray:
     return image.detach().cpu().permute(*range(1, image.ndim), 0).numpy() if image.ndim == 3 else image.cpu().numpy()
 
 
-@dataclass(frozen=True)
-class _Job:
-    image: Path
-    mask: Path
-
-    @property
-    def overlay(self) -> Path:
-        return self.mask.with_suffix(".overlay.jpg")
-
-
-def _plan(inputs: Sequence[Path], out: Path, overlay: bool, overwrite: bool) -> list[_Job]:
+def _plan(inputs: Sequence[Path], out: Path, overlay: bool, overwrite: bool) -> list[Job]:
     """What is to be written, after everything that would go wrong has been looked for."""
-    jobs = [_Job(image, out / f"{name}.png") for image, name in _images(inputs, out)]
-    if not jobs:
-        raise UserError(f"{', '.join(map(str, inputs))}: no images; looked for {', '.join(IMAGE_SUFFIXES)}")
+    jobs = [Job(image, out / f"{name}.png") for image, name in find_images(inputs, out)]
+    refuse_conflicts(jobs, out, overlay, overwrite)
+    return jobs
+
+
+def refuse_conflicts(jobs: Sequence[Job], out: Path, overlay: bool, overwrite: bool) -> None:
+    """Raise `UserError` for files that would be written twice, outside ``out``, over photos or over older files."""
     by_mask = defaultdict(list)
     for job in jobs:
         by_mask[job.mask].append(str(job.image))
     doubled = [f"{mask}: from {' and '.join(images)}" for mask, images in by_mask.items() if len(images) > 1]
     if doubled:
-        raise UserError(_listing("several images would write one mask; predict them into different folders", doubled))
+        raise UserError(listing("several images would write one mask; predict them into different folders", doubled))
     outside = [str(job.mask) for job in jobs if not job.mask.parent.resolve().is_relative_to(out.resolve())]
     if outside:
-        raise UserError(_listing(f"links lead out of {out}; remove them or choose another --out", outside))
+        raise UserError(listing(f"links lead out of {out}; remove them or choose another --out", outside))
     images = {job.image.resolve() for job in jobs}
     own = [str(job.mask) for job in jobs if job.mask.resolve() in images]
     if own:
-        raise UserError(_listing("masks would take the place of photos; choose another --out", own))
+        raise UserError(listing("masks would take the place of photos; choose another --out", own))
     outputs = [path for job in jobs for path in ((job.mask, job.overlay) if overlay else (job.mask,))]
     existing = [str(path) for path in outputs if path.exists() or path.is_symlink()]
     if existing and not overwrite:
-        raise UserError(_listing("these files exist; choose another --out or allow --overwrite", existing))
-    return jobs
+        raise UserError(listing("these files exist; choose another --out or allow --overwrite", existing))
+
+
+def find_images(inputs: Sequence[Path], out: Path) -> list[tuple[Path, str]]:
+    """Every image with its name below ``out``: without suffix, sub-folders kept. Earlier outputs are no inputs.
+
+    Raises:
+        UserError: a missing input, or no images.
+    """
+    images = list(_images(inputs, out.resolve()))
+    if not images:
+        raise UserError(f"{', '.join(map(str, inputs))}: no images; looked for {', '.join(IMAGE_SUFFIXES)}")
+    return images
 
 
 def _images(inputs: Sequence[Path], out: Path) -> Iterator[tuple[Path, str]]:
-    """Every image with its name below ``out``: without suffix, sub-folders kept. Earlier outputs are no inputs."""
-    out = out.resolve()
     for item in inputs:
         if item.is_dir():
             below = out != item.resolve()
@@ -212,7 +253,7 @@ def _images(inputs: Sequence[Path], out: Path) -> Iterator[tuple[Path, str]]:
             raise UserError(f"{item}: no such file or folder")
 
 
-def _listing(headline: str, lines: Sequence[str], most: int = 10) -> str:
+def listing(headline: str, lines: Sequence[str], most: int = 10) -> str:
     """A message with the first lines and the number of the rest."""
     rest = [f"  … and {len(lines) - most} more"] if len(lines) > most else []
     return "\n".join([f"{headline}:", *(f"  {line}" for line in lines[:most]), *rest])

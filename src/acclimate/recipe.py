@@ -85,6 +85,12 @@ class Augment:
     """RandAugment: strength in 0 … 1."""
     cutout: float = 0.3
     """Largest side of the removed rectangle, relative to the crop. 0: none."""
+    policy: Literal["acclimate", "official"] = "acclimate"
+    """How operations and strengths are drawn. ``official``: nine steps of strength, each operation
+    applied half of the time, a rectangle of a third of the shorter side always removed."""
+    label_geometry: Literal["exact", "replayed"] = "exact"
+    """How labels follow from the weak view to the strong one. ``exact``: by the picture's own matrix;
+    ``replayed``: as the official code does, by remembered operations in a fixed order (defect B11)."""
 
 
 @dataclass(frozen=True)
@@ -103,11 +109,18 @@ class Network:
     """Channels of the light head's features, which are clustered."""
     dropout: float = 0.1
     """Dropout on the features before the classifier; clustering sees them before it."""
+    extra_norm: bool = False
+    """A BatchNorm on the backbone's output (architecture ``deeplab``), for self-supervised weights."""
+    passes: Literal["joint", "separate"] = "joint"
+    """Source and target views go through the network as one batch, or each alone (official), with BatchNorm
+    statistics of its own."""
+    loss_stride: int = 0
+    """Maps of a coarser network are enlarged to this stride before the losses on target images. 0: they are not."""
 
 
 @dataclass(frozen=True)
 class Optimizer:
-    """How all stages descend; a stage may set its own learning rate."""
+    """How all stages descend; a stage may set its own learning rate and head factor."""
 
     name: Literal["sgd", "adamw"] = "adamw"
     lr: float = 3e-4
@@ -122,7 +135,12 @@ class Optimizer:
     ramp: int = 20
     """Iterations over which the rate rises at the start of a stage."""
     ema: float = 0.99
-    """Momentum of the averaged weights (the teacher); its first steps average faster."""
+    """Momentum of the averaged weights (the teacher)."""
+    average: Literal["ramped", "constant"] = "ramped"
+    """``ramped``: the first steps average faster, and BatchNorm statistics are averaged too. ``constant``:
+    the same momentum from the first step on, statistics copied (official)."""
+    keep: Literal["average", "student"] = "average"
+    """Which network a stage leaves behind."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +150,8 @@ class Supervised:
     iterations: int = 300
     batch: int = 8
     lr: float = 0.0
+    """0: the optimizer's."""
+    head_factor: float = 0.0
     """0: the optimizer's."""
 
 
@@ -143,6 +163,7 @@ class Warmup:
     """0: no warm-up, self-labelling starts from the source-only model."""
     batch: int = 8
     lr: float = 0.0
+    head_factor: float = 0.0
     colour: bool = True
     """Give source images the LAB statistics of random target images."""
     adversarial: bool = True
@@ -159,6 +180,7 @@ class SelfLabel:
     batch: int = 8
     """Source images and as many target images per step."""
     lr: float = 0.0
+    head_factor: float = 0.0
     colour: bool = True
     """Give source images the LAB statistics of random target images."""
     rectify: bool = True
@@ -193,11 +215,36 @@ class SelfLabel:
     """Of the self-labelling loss. 0 removes it."""
     weight_consistency: float = 0.26
     """Of the weak-to-strong consistency, a mean over pixels (5 / 19 in the official scale). 0 removes it."""
+    weight_contrast: float = 0.0
+    """Of the contrast between target pixels and the memory bank, by their labels. 0 removes it."""
+    weight_logits: float = 0.0
+    """Of a second self-labelling loss, whose assignments come from the class-normalised logits of the
+    teacher, with a bank of their own (B5). 0 removes it."""
+    weight_uniform: float = 0.0
+    """Of ProDA's regulariser, which pulls target predictions towards uniform ones. 0 removes it."""
     cutmix: float = 0.5
     """Probability of pasting a source region of half the area into the target's view. 0: never."""
+    cutmix_by: Literal["image", "batch"] = "image"
+    """Whether each image draws its own region, or the batch one for all."""
     target_view: Literal["strong", "weak"] = "strong"
     """View on which the rectified labels are learned. ``strong`` shares one pass with the
     consistency; ``weak`` is the paper's, at the price of one more pass."""
+    teacher_view: Literal["weak", "whole"] = "weak"
+    """What the teacher sees: the student's weak view, or the whole image at ``data.width`` (official)."""
+    teacher_mode: Literal["eval", "train"] = "eval"
+    """``train``: dropout on the features that are clustered, and the batch's own statistics (B3)."""
+    assign_by: Literal["batch", "image"] = "batch"
+    """Pixels that are assigned together: the batch's with the bank's; or each image's, with the bank's
+    once it is full (official)."""
+    bank_scores: Literal["cosine", "dot"] = "cosine"
+    """Scores of the bank: as those of the current pixels, or with the prototypes' lengths in them (B4)."""
+    bank_labels: Literal["own", "misplaced"] = "own"
+    """``own``: pixels are drawn from the view, and carry their label. ``misplaced``: drawn at random from all
+    that the teacher saw, with labels of other places (B1)."""
+    kl_mean: Literal["pixels", "elements"] = "pixels"
+    """The consistency's mean: over pixels, or over pixels and classes (B6)."""
+    prototype_decay: float = 0.0
+    """Weight decay of the prototypes."""
 
 
 @dataclass(frozen=True)
@@ -209,6 +256,7 @@ class Distill:
     iterations: int = 400
     batch: int = 8
     lr: float = 0.0
+    head_factor: float = 0.0
     colour: bool = True
     threshold: float = 0.95
     """Pseudo labels under this confidence are ignored."""
@@ -221,16 +269,39 @@ class Distill:
     """Of the cross-entropy on confident pseudo labels. 0 removes it."""
     weight_distill: float = 1.0
     """Of KL(teacher || student), a mean over pixels. 0 removes it."""
+    kl_mean: Literal["pixels", "elements"] = "pixels"
+    """The divergence's mean: over pixels, or over pixels and classes (B6)."""
+    divergence: Literal["kl", "official"] = "kl"
+    """``official``: probabilities where log-probabilities belong, which is no divergence (B2)."""
+    teacher: Literal["stored", "live"] = "stored"
+    """Whose full distribution is learned: the stored soft labels, carried to the strong view; or that of the
+    previous stage's model run on the strong view in every step (official)."""
+    weights: str = ""
+    """Backbone weights of a fresh student, as ``network.weights``. Empty: those."""
+    extra_norm: bool = False
+    """``network.extra_norm`` of a fresh student."""
     student: Literal["fresh", "chained", "previous"] = "fresh"
     """Weights that a student starts from. ``fresh``: the pre-trained backbone, in every round;
     ``chained``: that in the first round, the round before in later ones (as in the official run);
     ``previous``: always the stage before."""
 
 
+PairSection = Warmup | SelfLabel | Distill
+"""Of a stage that learns from source and target."""
+Section = Supervised | PairSection
+"""Of a stage that learns."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """All choices of a run."""
 
+    method: Literal["cpsl", "official"] = "cpsl"
+    """``cpsl``: the paper's method as we understand it. ``official``: the arithmetic of the official
+    implementation, defects included; it sets the keys of `OFFICIAL`, each of which a recipe may still set."""
+    start: str = ""
+    """A model (.safetensors, or an official .pkl) from which self-labelling starts, in place of the
+    source-only model and the warm-up."""
     seed: int = 0
     device: str = "auto"
     """``auto``: a GPU where there is one; or ``cpu``, ``cuda``, ``cuda:1``, ``mps``."""
@@ -254,6 +325,34 @@ class Recipe:
     ceiling: Supervised = field(default_factory=Supervised)
     """The reference model on ``data.ceiling``; give it time enough to be a fair one."""
 
+
+OFFICIAL: dict[str, Any] = {
+    "network.loss_stride": 4,
+    "network.passes": "separate",
+    "optimizer.average": "constant",
+    "optimizer.keep": "student",
+    "optimizer.ramp": 0,
+    "augment.policy": "official",
+    "augment.label_geometry": "replayed",
+    "selflabel.teacher_view": "whole",
+    "selflabel.teacher_mode": "train",
+    "selflabel.target_view": "weak",
+    "selflabel.cutmix_by": "batch",
+    "selflabel.assign_by": "image",
+    "selflabel.bank_scores": "dot",
+    "selflabel.bank_labels": "misplaced",
+    "selflabel.stratified": False,
+    "selflabel.distribution_momentum": 1.0,
+    "selflabel.kl_mean": "elements",
+    "selflabel.weight_consistency": 5.0,
+    "selflabel.weight_contrast": 0.001,
+    "selflabel.weight_logits": 0.1,
+    "selflabel.prototype_decay": 2e-4,
+    "distill.kl_mean": "elements",
+    "distill.divergence": "official",
+    "distill.teacher": "live",
+}
+"""What ``method: official`` means, key by key: docs/fidelity.md has the reasons."""
 
 IMMATERIAL = ("device", "log_every", "save_every", "tensorboard", "data.workers", "data.val.")
 """Keys (or their beginnings) that may change when a run is continued: they cannot alter what is learned."""
@@ -317,6 +416,8 @@ def as_override(key: str, value: Any) -> str:
 def parse(tree: Mapping[str, Any], origin: str = "recipe") -> Recipe:
     """Build a recipe from nested mappings; raises one `UserError` listing every problem."""
     problems: list[str] = []
+    if tree.get("method") == "official":
+        tree = _with_official(tree)
     recipe = _build(Recipe, tree, "", problems)
     if not problems:
         problems = list(_contradictions(recipe))
@@ -370,6 +471,17 @@ def _lay_over(tree: dict[str, Any], override: str) -> None:
         tree[leaf] = yaml.safe_load(value) if value else ""
     except yaml.YAMLError as error:
         raise UserError(f"{override!r}: the value is not valid YAML: {error}") from None
+
+
+def _with_official(tree: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The tree with the keys of `OFFICIAL` below what it says itself."""
+    full: dict[str, Any] = dict(tree)
+    for dotted, value in OFFICIAL.items():
+        section, _, key = dotted.partition(".")
+        inner = full.get(section)
+        if inner is None or isinstance(inner, Mapping):  # what else it may be is told by `_build`
+            full[section] = {key: value, **(inner or {})}
+    return full
 
 
 def _build(kind: type, tree: Any, prefix: str, problems: list[str]) -> Any:
@@ -437,6 +549,7 @@ _POSITIVE = {
 _NOT_NEGATIVE = {
     "iterations", "bank", "limit", "rounds", "operations", "weight_decay", "power", "ramp", "alpha", "beta", "seed",
     "adversarial_weight", "weight_source", "weight_target", "weight_selflabel", "weight_consistency", "weight_distill",
+    "weight_contrast", "weight_logits", "weight_uniform", "prototype_decay", "loss_stride",
 }  # fmt: skip
 _FRACTION = {
     "blur", "jitter", "magnitude", "cutout", "dropout", "momentum", "ema", "distribution_momentum",
@@ -447,7 +560,7 @@ _FRACTION = {
 def _out_of_range(section: Any) -> Iterator[str]:
     for item in dataclasses.fields(section):
         name, value = item.name, getattr(section, item.name)
-        stage_default = name == "lr" and item.default == 0.0 and value == 0.0
+        stage_default = item.default == 0.0 and value == 0.0  # "the optimizer's"
         if name in _POSITIVE and value <= 0 and not stage_default:
             yield f"{name}: must be greater than 0, found {value}"
         elif name in _NOT_NEGATIVE and value < 0:
@@ -474,6 +587,19 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
         yield "selflabel: all of weight_source, weight_target and weight_consistency are 0, nothing would be learned"
     if stage.iterations and stage.weight_target and stage.alpha == stage.beta == 0:
         yield "selflabel: alpha and beta are both 0, weight_target has nothing to weigh; set weight_target: 0 instead"
+    if stage.bank_labels == "misplaced" and stage.stratified:
+        yield "selflabel.bank_labels: misplaced pixels have no labels to stratify by; set selflabel.stratified: false"
+    if stage.teacher_view == "whole":
+        if any(side % 8 for side in recipe.data.crop):
+            yield "data.crop: with selflabel.teacher_view: whole, height and width must be multiples of 8"
+        if recipe.network.architecture == "deeplab" and not recipe.network.loss_stride:
+            yield "selflabel.teacher_view: whole needs network.loss_stride: 4 with architecture deeplab"
+    if stage.weight_contrast and not stage.bank:
+        yield "selflabel.weight_contrast: there is nothing to contrast with when selflabel.bank is 0"
+    if recipe.network.extra_norm and recipe.network.architecture != "deeplab":
+        yield "network.extra_norm: only architecture deeplab has one"
+    if recipe.distill.extra_norm and recipe.network.architecture != "deeplab":
+        yield "distill.extra_norm: only architecture deeplab has one"
     last = recipe.distill
     if last.rounds and last.iterations == 0:
         yield "distill: rounds without iterations; set distill.rounds: 0 to leave distillation out"

@@ -9,6 +9,7 @@ import torch
 from rich.table import Table
 
 from acclimate.data.datasets import ImageSet, LabelledSet
+from acclimate.evaluation import mean_name
 from acclimate.files import atomic, write_json
 from acclimate.inference import predict_labels
 from acclimate.journal import Journal
@@ -66,7 +67,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
 def gap_closed(rows: list[dict[str, Any]]) -> str | None:
     """How much of the way from source-only to the ceiling the adapted model went, in words."""
     score = {row["name"]: row["mean_iou"] for row in rows if "mean_iou" in row}
-    adapted = [row for row in rows if row["name"] not in ("source", "ceiling")]
+    adapted = [row for row in rows if row["name"] not in ("start", "source", "ceiling")]
     if not adapted or not {"source", "ceiling"} <= score.keys():
         return None
     last = adapted[-1]
@@ -103,6 +104,8 @@ def _cells(rows: list[dict[str, Any]]) -> list[list[str]]:
     if scored := _scored(rows):
         lines += [[name, *(_percent(row["iou"][name]) for row in rows)] for name in scored[0]["iou"]]
         lines.append(["mIoU", *(_percent(row["mean_iou"]) for row in rows)])
+        for name in scored[0].get("subsets", {}):
+            lines.append([mean_name(name), *(_percent(row.get("subsets", {}).get(name)) for row in rows)])
     lines.append(["iterations", *(str(row["iterations"]) for row in rows)])
     lines.append(["minutes", *(f"{row['minutes']:.1f}" for row in rows)])
     return lines

@@ -78,6 +78,7 @@ def to_lab(image_HWC: np.ndarray) -> np.ndarray:
 def from_lab(lab_HWC: np.ndarray) -> np.ndarray:
     """Float32 CIELAB → uint8 sRGB, HWC; colours outside sRGB are clipped."""
     f = (lab_HWC + _L_OFFSET) @ _FROM_LAB
+    f[..., 2] = np.maximum(f[..., 2], 0)  # no less blue than none, as scikit-image has it
     xyz = np.where(f > 0.2068966, f * f * f, (f - 16 / 116) / 7.787)
     light = np.clip(xyz @ _FROM_XYZ, 0, 1)
     return _LEVEL[(light * _STEPS + 0.5).astype(np.int32)]

@@ -51,6 +51,8 @@ class LabelledSet(ImageSet):
     table: labels.LabelTable
     resize: bool = False
     """Bring labels of another size than their image to the image's (nearest); else they are an error."""
+    scheme: str = ""
+    """Name of the known scheme that the table is of. Empty: an own label map."""
 
     def label(self, index: int) -> np.ndarray:
         """uint8 HW: train ids or `labels.IGNORE`, same height and width as the image.
@@ -58,15 +60,26 @@ class LabelledSet(ImageSet):
         Raises:
             UserError: a broken file, values that the label table does not know, or another size.
         """
-        path = self.samples[index].label
-        assert path is not None  # a labelled set is made of pairs
-        label_HW = self.table.encode(read_label(path, self.table.by_colour), path)
+        return self.translate(index, self.raw(index))
+
+    def raw(self, index: int) -> np.ndarray:
+        """What the label file holds, ids HW or colours HW3; raises `UserError` for a broken file."""
+        return read_label(self._file(index), self.table.by_colour)
+
+    def translate(self, index: int, raw: np.ndarray) -> np.ndarray:
+        """The second half of `label`: from raw values to train ids."""
+        label_HW = self.table.encode(raw, self._file(index))
         height, width = self.size(index)
         if label_HW.shape == (height, width):
             return label_HW
         if self.resize:
             return np.array(Image.fromarray(label_HW).resize((width, height), Image.Resampling.NEAREST))
         raise UserError(self.size_problem(index, label_HW.shape))
+
+    def _file(self, index: int) -> Path:
+        path = self.samples[index].label
+        assert path is not None  # a labelled set is made of pairs
+        return path
 
     def size_problem(self, index: int, label_hw: tuple[int, ...]) -> str:
         """Message for a label whose size is not that of its image, or "" where all is well."""
@@ -107,9 +120,11 @@ def open_labelled(folder: recipe.Folder, role: str, space: labels.LabelSpace, de
         UserError: as `open_images`; images without label; unknown scheme or a label map with problems.
     """
     arrangement = arrange(folder, role, labelled=True)
-    table = _table(folder.ids or arrangement.scheme or default_ids or "train", space)
+    ids = arrangement.scheme or default_ids or "train"
+    table = _table(ids, space)
     samples = find(arrangement, role, labelled=True, limit=folder.limit)
-    return LabelledSet(samples, space, table, resize=folder.layout == "gta5")  # a few of GTA5's own labels differ
+    resize = folder.layout == "gta5"  # a few of GTA5's own labels differ from their images
+    return LabelledSet(samples, space, table, resize, "" if _is_map(ids) else ids)
 
 
 def open_space(data: recipe.Data) -> labels.LabelSpace:

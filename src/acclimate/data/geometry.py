@@ -2,14 +2,12 @@
 
 Coordinates are continuous: pixel i covers [i, i + 1) and its centre is i + 0.5. Matrices are 3x3,
 act on columns (x, y, 1) and lead from the new picture back to the old one, which is the direction in
-which pixels are looked up. A map "at stride k" has cells of k x k pixels; its cell i covers
-[k i, k (i + 1)) of the pixels, and the last cell may reach beyond the picture's edge.
+which pixels are looked up. Maps of a network have cells, and a `Grid` says which pixels these stand for.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -34,9 +32,44 @@ def scaled_size(image_hw: Size, width: float) -> Size:
     return max(1, round(height)), max(1, round(width))
 
 
-def cells(hw: Size, stride: int) -> Size:
-    """Size in cells, at ``stride``, of a picture of ``hw`` pixels: rounded up."""
-    return math.ceil(hw[0] / stride), math.ceil(hw[1] / stride)
+@dataclass(frozen=True)
+class Grid:
+    """Where the cells of a map lie on the picture that it describes."""
+
+    stride: int
+    """Pixels from one cell to the next (nearly so with ``corners``)."""
+    corners: bool = False
+    """False: cell i covers the pixels [stride i, stride (i + 1)), and the last may reach beyond the edge.
+    True: the first and the last cell lie on the first and the last pixel, the others evenly between."""
+    beyond: bool = False
+    """With ``corners``: one cell more, as pooling that rounds up leaves it (the paper's network)."""
+
+    def cells(self, hw: Size) -> Size:
+        """Rows and columns over a picture of ``hw`` pixels."""
+        height, width = (self._count(side) for side in hw)
+        return height, width
+
+    def centres(self, length: int) -> np.ndarray:
+        """Pixel coordinates of the cells' centres along a side of ``length`` pixels."""
+        index = np.arange(self._count(length))
+        return 0.5 + index * self._step(length) if self.corners else (index + 0.5) * self.stride
+
+    def index(self, pixels: Tensor, length: int) -> Tensor:
+        """The cells, with fractions, in which pixel coordinates along a side of ``length`` pixels lie."""
+        return (pixels - 0.5) / self._step(length) if self.corners else pixels / self.stride - 0.5
+
+    def reach(self, length: int) -> int:
+        """Pixels that the cells stand for along a side of ``length`` pixels; may be more than these."""
+        return length if self.corners else self._count(length) * self.stride
+
+    def _count(self, length: int) -> int:
+        if not self.corners:
+            return math.ceil(length / self.stride)
+        return (length + 1) // self.stride + 1 if self.beyond else max(1, length // self.stride)
+
+    def _step(self, length: int) -> float:
+        """Pixels from one cell to the next, with ``corners``."""
+        return max(length - 1, 1) / max(self._count(length) - 1, 1)
 
 
 def affine(operation: str, value: float, hw: Size) -> np.ndarray:
@@ -58,6 +91,9 @@ def affine(operation: str, value: float, hw: Size) -> np.ndarray:
         "flip": ((-1, 0, width), (0, 1, 0)),
     }[operation]
     return np.array([*rows, (0, 0, 1)], dtype=np.float64)
+
+
+PIXELS = Grid(1)
 
 
 @dataclass(frozen=True)
@@ -100,6 +136,16 @@ class Geometry:
         """`matrix` as a 3x3 float64 array."""
         return np.array(self.matrix).reshape(3, 3)
 
+    def placed(self) -> tuple[int, ...]:
+        """Of a crop: height and width of the scaled image, y0, y1, x0, x1 of the crop on it, and 1 if mirrored."""
+        height, width = self.view_hw
+        (step_x, _, x), (_, step_y, y), _ = self.array
+        mirrored = step_x < 0
+        left = x + step_x * width if mirrored else x
+        y0, x0 = round(y / step_y), round(left / abs(step_x))
+        scaled_h, scaled_w = round(self.image_hw[0] / step_y), round(self.image_hw[1] / abs(step_x))
+        return scaled_h, scaled_w, y0, y0 + height, x0, x0 + width, int(mirrored)
+
     def relative_to(self, other: Geometry) -> np.ndarray:
         """3x3 matrix from this view's pixels to those of another view of the same image."""
         # Rounding noise of the inverse would make pictures that only move by whole pixels off by one grey level.
@@ -125,23 +171,23 @@ class Geometry:
         label = _warped(label_HW, self.array, self.view_hw, Image.Resampling.NEAREST, fill)
         return label if self.parent is None else np.where(self.visible(), label, np.uint8(fill))
 
-    def soft(self, soft_Khw: np.ndarray, scaled_hw: Size, stride: int) -> Tensor:
-        """The view's soft labels, float32 (K, cells of the view), out of those of the whole image.
+    def soft(self, soft_Khw: np.ndarray, scaled_hw: Size, grid: Grid, view_grid: Grid) -> Tensor:
+        """The view's soft labels, float32 (K, cells of ``view_grid``), out of those of the whole image.
 
-        ``soft_Khw`` (any type and scale, at least 0) lies at ``stride`` on the whole image scaled to ``scaled_hw``.
+        ``soft_Khw`` (any type and scale, at least 0) lies in ``grid`` on the whole image scaled to ``scaled_hw``.
         Bilinear; probabilities sum to one, and are all zero where nothing is seen.
         """
         to_scaled = np.diag([scaled_hw[1] / self.image_hw[1], scaled_hw[0] / self.image_hw[0], 1]) @ self.array
         maps_1Khw = torch.from_numpy(soft_Khw).float()[None]
         matrix_133 = torch.from_numpy(to_scaled).float()[None]
-        warped_Khw = resample(maps_1Khw, matrix_133, cells(self.view_hw, stride), stride)[0]
-        warped_Khw *= torch.from_numpy(self.visible(stride))
+        warped_Khw = resample(maps_1Khw, matrix_133, (scaled_hw, grid), (self.view_hw, view_grid))[0]
+        warped_Khw *= torch.from_numpy(self.visible(view_grid))
         return warped_Khw / warped_Khw.sum(0).clamp_min(1e-6)
 
-    def visible(self, stride: int = 1) -> np.ndarray:
+    def visible(self, grid: Grid = PIXELS) -> np.ndarray:
         """Bool (cells of the view): whether the centre of the cell shows a pixel of the image."""
-        height, width = cells(self.view_hw, stride)
-        return self._sees((np.arange(width) + 0.5) * stride, (np.arange(height)[:, None] + 0.5) * stride)
+        height, width = self.view_hw
+        return self._sees(grid.centres(width), grid.centres(height)[:, None])
 
     def _sees(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Whether these points of the view (arrays that broadcast) show a pixel of the image."""
@@ -153,47 +199,58 @@ class Geometry:
         return seen & _within(*_apply(self.array, x, y), (0, 0, *self.image_hw))
 
 
+def enlarge(maps_BChw: Tensor, grid: Grid, size_hw: Size, stride: int = 1) -> Tensor:
+    """Maps in a picture's cells, bilinear, at its pixels: (B, C, *size_hw); or in the cells of a finer stride."""
+    finer = Grid(stride, grid.corners)
+    if finer == grid:
+        return maps_BChw
+    rows, columns = finer.cells(size_hw)
+    if grid.corners:
+        return F.interpolate(maps_BChw, (rows, columns), mode="bilinear", align_corners=True)
+    enlarged = F.interpolate(maps_BChw, scale_factor=grid.stride / stride, mode="bilinear", align_corners=False)
+    return enlarged[..., :rows, :columns]  # the last cells may reach beyond the picture
+
+
 def resample(
     maps_BCHW: Tensor,
     matrix_B33: Tensor,
-    out_hw: Sequence[int],
-    stride: int = 1,
+    old: tuple[Size, Grid],
+    new: tuple[Size, Grid],
     mode: Literal["bilinear", "nearest"] = "bilinear",
     fill: float = 0.0,
 ) -> Tensor:
-    """Maps of one view carried over to another; both lie at ``stride``.
+    """Maps of one view carried over to another.
 
     Args:
         maps_BCHW: any type; "bilinear" computes in float32.
-        matrix_B33: pixels of the new view → pixels of the maps' view, at full resolution.
-        out_hw: size of the result in cells.
-        stride: pixels per cell, of the maps and of the result.
-        fill: value of cells whose centre lies outside the maps.
+        matrix_B33: pixels of the new view → pixels of the maps' view.
+        old: size in pixels of the maps' view, and where the maps' cells lie on it.
+        new: the same of the result.
+        fill: value of cells whose centre none of the old cells stands for.
 
     Returns:
-        (B, C, *out_hw) in the maps' type.
+        (B, C, cells of ``new``) in the maps' type.
     """
-    in_hw = (maps_BCHW.shape[2], maps_BCHW.shape[3])
-    grid_Bhw2 = _lookup(matrix_B33, in_hw, out_hw, stride)
+    pixels_Bhw2 = _look_up(matrix_B33.float(), new)
+    (height, width), grid = old
+    reach = pixels_Bhw2.new_tensor([grid.reach(width), grid.reach(height)])
+    inside_Bhw = ((pixels_Bhw2 >= 0) & (pixels_Bhw2 < reach)).all(-1)
+    cell_Bhw2 = torch.stack([grid.index(pixels_Bhw2[..., 0], width), grid.index(pixels_Bhw2[..., 1], height)], dim=-1)
+    extent = cell_Bhw2.new_tensor([maps_BCHW.shape[3], maps_BCHW.shape[2]])
     maps = maps_BCHW if maps_BCHW.is_floating_point() else maps_BCHW.float()
     # "border", not "zeros": the outermost half cell would otherwise fade towards zero.
-    out_BChw = F.grid_sample(maps, grid_Bhw2.to(maps.dtype), mode, padding_mode="border", align_corners=False)
-    return out_BChw.masked_fill(~_inside(grid_Bhw2)[:, None], fill).to(maps_BCHW.dtype)
+    out_BChw = F.grid_sample(
+        maps, ((cell_Bhw2 + 0.5) / extent * 2 - 1).to(maps.dtype), mode, padding_mode="border", align_corners=False
+    )
+    return out_BChw.masked_fill(~inside_Bhw[:, None], fill).to(maps_BCHW.dtype)
 
 
-def _lookup(matrix_B33: Tensor, in_hw: Sequence[int], out_hw: Sequence[int], stride: int) -> Tensor:
-    """(B, *out_hw, 2): where the centre of each new cell lies in the maps, scaled to -1 … 1 over their extent."""
-    matrix_B33 = matrix_B33.float()
-    x = (torch.arange(out_hw[1], device=matrix_B33.device) + 0.5) * stride
-    y = (torch.arange(out_hw[0], device=matrix_B33.device) + 0.5) * stride
-    points_hw3 = torch.stack([*torch.meshgrid(x, y, indexing="xy"), torch.ones(out_hw, device=x.device)], dim=-1)
-    pixels_Bhw2 = torch.einsum("hwj,bij->bhwi", points_hw3, matrix_B33[:, :2])
-    extent = torch.tensor([in_hw[1] * stride, in_hw[0] * stride], device=x.device)
-    return pixels_Bhw2 / extent * 2 - 1
-
-
-def _inside(grid_Bhw2: Tensor) -> Tensor:
-    return ((grid_Bhw2 >= -1) & (grid_Bhw2 < 1)).all(-1)
+def _look_up(matrix_B33: Tensor, new: tuple[Size, Grid]) -> Tensor:
+    """(B, h, w, 2): pixels (x, y) of the old view at the centres of the new view's cells."""
+    (height, width), grid = new
+    x, y = (torch.from_numpy(grid.centres(side)).to(matrix_B33) for side in (width, height))
+    points_hw3 = torch.stack([*torch.meshgrid(x, y, indexing="xy"), torch.ones(len(y), len(x)).to(x)], dim=-1)
+    return torch.einsum("hwj,bij->bhwi", points_hw3, matrix_B33[:, :2])
 
 
 def _flat(matrix: np.ndarray) -> tuple[float, ...]:

@@ -1,7 +1,7 @@
 """Where the known data sets keep their files: one arrangement of images and labels per layout.
 
 An arrangement is a folder of images and a template for the label that belongs to an image. Everything else
-(search, names, pairing, orphans) is the same for all layouts. Nothing here opens a file.
+(search, names, pairing, orphans) is the same for all layouts. No image and no label is opened here.
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from acclimate.data.releases import read_split
 from acclimate.errors import UserError
 from acclimate.recipe import Folder
 
@@ -43,16 +44,22 @@ class Arrangement:
     """Template of the label path with ``{name}``, ``{parent}`` and ``{stem}``; without a suffix, any of
     `LABEL_SUFFIXES` may follow. Empty: none is known."""
     scheme: str = ""
-    """What the layout's raw label values mean. Empty: the layout does not say."""
+    """What raw label values mean. Empty: neither the recipe nor the layout says."""
     ending: str = ""
     """What the stems of all images end with; left out of names."""
+    split: str = ""
+    """The split that these files are. Empty: the layout has none, or all are wanted."""
+    only: frozenset[str] | None = None
+    """Names of the split's images where a list and no folder says which they are."""
+    instead: tuple[str, str] = ("", "")
+    """Template of a second kind of label files, and what to do where only those are there."""
 
-    def label_paths(self, name: str) -> list[Path]:
-        """Where the label of an image may lie, in order of preference."""
+    def label_paths(self, name: str) -> list[str]:
+        """Where the label of an image may lie, in order of preference. Texts, of which 100,000 are soon made."""
         parent, _, stem = name.rpartition("/")
         values = {"{name}": name, "{parent}": parent or ".", "{stem}": stem}
         path = str(self.base / re.sub(r"\{\w+\}", lambda m: values[m[0]], self.labels))
-        return [Path(path)] if path.endswith(LABEL_SUFFIXES) else [Path(path + s) for s in LABEL_SUFFIXES]
+        return [path] if path.endswith(LABEL_SUFFIXES) else [path + s for s in LABEL_SUFFIXES]
 
     @property
     def label_folder(self) -> Path:
@@ -87,9 +94,10 @@ def find(arrangement: Arrangement, role: str, labelled: bool, limit: int = 0) ->
     Raises:
         UserError: no images, images without a label, or two images of one name.
     """
-    images = list(_images(arrangement))
+    images = _images(arrangement)
     if not images:
         named = f" whose names end in {arrangement.ending}" if arrangement.ending else ""
+        named += f" that split.mat lists for {arrangement.split}" if arrangement.only is not None else ""
         raise UserError(
             f"{arrangement.images}: no images{named} in this folder (data.{role}); "
             f"looked for {', '.join(IMAGE_SUFFIXES)}, sub-folders included"
@@ -100,38 +108,52 @@ def find(arrangement: Arrangement, role: str, labelled: bool, limit: int = 0) ->
     return _paired(images, arrangement, role) if labelled else tuple(images)
 
 
-def orphan_labels(arrangement: Arrangement, samples: Iterable[Sample]) -> list[Path]:
-    """Label files of the arrangement that belong to none of the samples."""
-    own = {path for sample in samples for path in (sample.image, sample.label)}
+def orphan_labels(arrangement: Arrangement) -> list[Path]:
+    """Label files of the arrangement that belong to no image, be the image of this split or of another."""
+    images = _images(replace(arrangement, only=None))
+    own = {path for s in images for path in (str(s.image), *arrangement.label_paths(s.name))}
     template = re.sub(r"\\\{\w+\\\}", ".+", re.escape(str(arrangement.base / arrangement.labels)))
     if not template.endswith(tuple(map(re.escape, LABEL_SUFFIXES))):
         template += f"({'|'.join(map(re.escape, LABEL_SUFFIXES))})"
     files = _files(arrangement.label_folder)
-    return [file for file in files if file not in own and re.fullmatch(template, str(file))]
+    return [file for file in files if str(file) not in own and re.fullmatch(template, str(file))]
 
 
 def _folder(root: Path, folder: Folder, role: str) -> Arrangement:
     _refuse_split(folder, role)
+    for images, labels, layout in (("leftImg8bit", "gtFine", "cityscapes"), ("RGB", "GT", "synthia")):
+        if not folder.labels and (root / images).is_dir() and (root / labels).is_dir():
+            raise UserError(
+                f"{root}: holds {images} and {labels}, of which all would be taken for images; "
+                f"set data.{role}.layout to {layout}, or data.{role}.path to a folder of images alone"
+            )
     images = root / "images"
     labels = "labels/{name}" if (root / "labels").is_dir() else ""
-    return Arrangement(images if images.is_dir() else root, root, labels)
+    return Arrangement(images if images.is_dir() else root, root, labels, folder.ids)
 
 
 def _gta5(root: Path, folder: Folder, role: str) -> Arrangement:
-    _refuse_split(folder, role)
-    return Arrangement(root / "images", root, "labels/{name}", "gta5")
+    only = read_split(root / "split.mat", folder.split, role) if folder.split else None
+    scheme = folder.ids or "gta5"
+    return Arrangement(root / "images", root, "labels/{name}", scheme, split=folder.split, only=only)
 
 
 def _synthia(root: Path, folder: Folder, role: str) -> Arrangement:
     _refuse_split(folder, role)
-    return Arrangement(root / "RGB", root, "GT/LABELS/{name}", "synthia")
+    return Arrangement(root / "RGB", root, "GT/LABELS/{name}", folder.ids or "synthia")
 
 
 def _cityscapes(root: Path, folder: Folder, role: str) -> Arrangement:
+    """Train ids lie in files of their own, which the official scripts make of the ids; both state what they hold."""
+    root = root.parent if root.name == "leftImg8bit" else root
     split = folder.split or _USUAL_SPLIT[role]
-    converted = folder.ids in ("train", "cityscapes-train")  # files that the official scripts make of the others
-    labels = f"gtFine/{split}/{{name}}_gtFine_{'labelTrainIds' if converted else 'labelIds'}.png"
-    return Arrangement(root / "leftImg8bit" / split, root, labels, "cityscapes", ending="_leftImg8bit")
+    kind = "gtCoarse" if split == "train_extra" else "gtFine"  # the extra images have coarse labels alone
+    ids, train_ids = (f"{kind}/{split}/{{name}}_{kind}_{values}.png" for values in ("labelIds", "labelTrainIds"))
+    labels, scheme, instead = ids, folder.ids or "cityscapes", (train_ids, f"set data.{role}.ids to cityscapes-train")
+    if folder.ids in ("train", "cityscapes-train"):
+        labels, instead = train_ids, (ids, f"leave data.{role}.ids empty")
+        scheme = folder.ids if folder.labels else "cityscapes-train"  # whatever the run's own classes are
+    return Arrangement(root / "leftImg8bit" / split, root, labels, scheme, "_leftImg8bit", split, instead=instead)
 
 
 def _camvid(root: Path, folder: Folder, role: str) -> Arrangement:
@@ -139,9 +161,9 @@ def _camvid(root: Path, folder: Folder, role: str) -> Arrangement:
     stills = root / "701_StillsRaw_full"
     if stills.is_dir():
         _refuse_split(folder, role)
-        return Arrangement(stills, root, "LabeledApproved_full/{name}_L", "camvid32")
+        return Arrangement(stills, root, "LabeledApproved_full/{name}_L", folder.ids or "camvid32")
     split = folder.split or _USUAL_SPLIT[role]
-    return Arrangement(root / split, root, f"{split}annot/{{name}}", "camvid")
+    return Arrangement(root / split, root, f"{split}annot/{{name}}", folder.ids or "camvid", split=split)
 
 
 _LAYOUTS: dict[str, Callable[[Path, Folder, str], Arrangement]] = {
@@ -178,7 +200,7 @@ def _with_own_labels(arrangement: Arrangement, root: Path, labels: str, role: st
     if labels.lower().endswith((".jpg", ".jpeg", ".webp")):
         raise UserError(f"{key}: {labels!r}: lossy formats alter label values; save the labels as PNG")
     template = Path(labels).expanduser().as_posix() + ("" if "{" in labels else "/{name}")
-    candidates = [replace(arrangement, base=base, labels=template) for base in (root, Path.cwd())]
+    candidates = [replace(arrangement, base=base, labels=template, instead=("", "")) for base in (root, Path.cwd())]
     for candidate in candidates:
         if not labelled or candidate.label_folder.is_dir():
             return candidate
@@ -186,18 +208,20 @@ def _with_own_labels(arrangement: Arrangement, root: Path, labels: str, role: st
     raise UserError(f"{key}: no such folder: {' nor '.join(tried)}")
 
 
-def _images(arrangement: Arrangement) -> Iterator[Sample]:
+def _images(arrangement: Arrangement) -> list[Sample]:
     """Images in natural order; label files that lie among them are left out."""
-    skip = arrangement.label_folder if arrangement.labels else None
-    if skip is not None and arrangement.images.is_relative_to(skip):
-        skip = None
+    among = bool(arrangement.labels) and arrangement.images.is_relative_to(arrangement.label_folder)
+    skip = arrangement.label_folder if arrangement.labels and not among else None
     found = []
     for path in _files(arrangement.images, skip):
         name = path.relative_to(arrangement.images).with_suffix("").as_posix()
         if path.suffix.lower() in IMAGE_SUFFIXES and name.endswith(arrangement.ending):
             found.append(Sample(name.removesuffix(arrangement.ending), path))
-    labels = {p for s in found for p in arrangement.label_paths(s.name)} if arrangement.labels else set()
-    return (s for s in sorted(found, key=lambda s: (_natural(s.name), s.image)) if s.image not in labels)
+    labels = {p for s in found for p in arrangement.label_paths(s.name)} if among else set()
+    wanted = [
+        s for s in found if str(s.image) not in labels and (arrangement.only is None or s.name in arrangement.only)
+    ]
+    return sorted(wanted, key=lambda s: (_natural(s.name), s.image))
 
 
 def _files(folder: Path, skip: Path | None = None) -> Iterator[Path]:
@@ -236,20 +260,34 @@ def _paired(images: list[Sample], arrangement: Arrangement, role: str) -> tuple[
         )
     paired, missing = [], []
     for sample in images:
-        label = next((path for path in arrangement.label_paths(sample.name) if path.is_file()), None)
+        label = next((Path(path) for path in arrangement.label_paths(sample.name) if os.path.isfile(path)), None)
         if label is None:
             missing.append(sample)
         paired.append(Sample(sample.name, sample.image, label))
     if missing:
-        raise UserError(_missing_labels(missing, len(images), arrangement, role))
+        raise UserError(_missing_labels(missing, images, arrangement, role))
     return tuple(paired)
 
 
-def _missing_labels(missing: list[Sample], total: int, arrangement: Arrangement, role: str) -> str:
+def _missing_labels(missing: list[Sample], images: list[Sample], arrangement: Arrangement, role: str) -> str:
     examples = ", ".join(str(sample.image) for sample in missing[:3]) + (", …" if len(missing) > 3 else "")
     wanted = arrangement.label_paths(missing[0].name)
     others = f" (or {', '.join(LABEL_SUFFIXES[2:])})" if len(wanted) > 1 else ""
+    template, remedy = arrangement.instead
+    second = replace(arrangement, labels=template).label_paths(missing[0].name)[0] if template else ""
+    if os.path.isfile(second):
+        others += f", but there is {os.path.basename(second)}: to use these labels, {remedy}"
     return (
-        f"data.{role}: {len(missing)} of {total} images have no label: {examples}; for the first looked for "
-        f"{wanted[0]}{others}. Add the labels, remove the images, or set data.{role}.labels to a folder or a template"
+        f"data.{role}: {len(missing)} of {len(images)} images have no label{_bare_folders(missing, images)}: "
+        f"{examples}; for the first looked for {wanted[0]}{others}. Add the labels, remove the images, or set "
+        f"data.{role}.labels to a folder or a template"
     )
+
+
+def _bare_folders(missing: list[Sample], images: list[Sample]) -> str:
+    """The sub-folders, such as cities, of which no image has a label while images of others have."""
+    lack, have = (Counter(sample.name.rpartition("/")[0] for sample in samples) for samples in (missing, images))
+    bare = [folder for folder in lack if lack[folder] == have[folder]]
+    if not bare or len(bare) == len(have):
+        return ""
+    return f", among them all of {', '.join(bare[:10])}" + (f" and {len(bare) - 10} more" if len(bare) > 10 else "")

@@ -1,6 +1,6 @@
 """The store of soft pseudo labels: one small file per image, and a manifest once all are written.
 
-Probabilities are kept as uint8 (p · 255, rounded), compressed, at the network's stride: about 0.2 MB
+Probabilities are kept as uint8 (p · 255, rounded), compressed, in the network's cells: about 0.2 MB
 for a Cityscapes image. Files are written to a temporary name first, and the manifest comes last, so a
 store that opens is whole; any number of processes may write images side by side.
 """
@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
+from acclimate.data.geometry import Grid
 from acclimate.errors import UserError
 from acclimate.files import atomic, write_json
 
@@ -30,8 +31,8 @@ class SoftLabels:
     """Of the images, in their order."""
     classes: tuple[str, ...]
     """The K classes, in the order of the channels."""
-    stride: int
-    """Pixels of the scaled image per cell."""
+    grid: Grid
+    """Where the cells lie on the scaled image."""
     width: int
     """Width in pixels of the scaled images (``data.width``)."""
 
@@ -46,7 +47,8 @@ class SoftLabels:
         remedy = f"delete the folder {folder} and run again to have it made anew"
         try:
             known = json.loads(manifest.read_text(encoding="utf-8"))
-            store = cls(folder, tuple(known["names"]), tuple(known["classes"]), known["stride"], known["width"])
+            grid = Grid(**known["grid"])
+            store = cls(folder, tuple(known["names"]), tuple(known["classes"]), grid, known["width"])
         except FileNotFoundError:
             raise UserError(f"{manifest}: not found, so the soft labels were not finished; {remedy}") from None
         except (OSError, ValueError, KeyError, TypeError):
@@ -63,7 +65,7 @@ class SoftLabels:
         return self.folder / f"{index:06d}.npz"
 
     def write(self, index: int, soft_Khw: np.ndarray) -> None:
-        """Store the probabilities (0 … 1, float, at the store's stride) of one image."""
+        """Store the probabilities (0 … 1, float, in the store's cells) of one image."""
         if soft_Khw.shape[0] != len(self.classes):
             raise ValueError(f"expected {len(self.classes)} classes, found an array of shape {soft_Khw.shape}")
         quantised_Khw = np.rint(np.clip(soft_Khw, 0, 1) * 255).astype(np.uint8)
@@ -87,5 +89,5 @@ class SoftLabels:
 
     def finish(self) -> None:
         """Declare the store whole: called once, after the last image."""
-        manifest = {"names": self.names, "classes": self.classes, "stride": self.stride, "width": self.width}
+        manifest = {"names": self.names, "classes": self.classes, "grid": asdict(self.grid), "width": self.width}
         write_json(self.folder / MANIFEST, manifest)

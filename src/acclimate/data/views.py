@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from acclimate.data.augment import sample_weak, strong_view
+from acclimate.data.augment import StrongView, sample_weak, strong_view
 from acclimate.data.colour import Statistics, transfer
 from acclimate.data.datasets import ImageSet, LabelledSet
-from acclimate.data.geometry import Geometry, cells, scaled_size
+from acclimate.data.geometry import PIXELS, Geometry, Grid, Size, scaled_size
+from acclimate.data.replay import Replay
 from acclimate.data.seeding import generator
 from acclimate.data.softlabels import SoftLabels
 from acclimate.errors import UserError
@@ -56,7 +57,7 @@ class SourceBatch(Batch):
 
 @dataclass
 class TargetBatch(Batch):
-    """Weak and strong views of target images; H, W = ``data.crop``; h, w = that over the stride, rounded up."""
+    """Weak and strong views of target images; H, W = ``data.crop``; h, w are the cells on it."""
 
     weak_BCHW: Tensor
     """Uint8 RGB."""
@@ -70,8 +71,19 @@ class TargetBatch(Batch):
     """Float32: pixels of the strong view → pixels of the weak view, at full resolution."""
     strong_valid_Bhw: Tensor
     """Bool: the strong view shows a pixel of the weak view that shows one of the image, not cut out."""
+    replay_BP: Tensor
+    """Float32: the strong view as the official code remembers it (`replay.Replay`)."""
+    whole_BCHW: Tensor
+    """Uint8 RGB: the whole image at scale 1. C is 0 where the teacher does not ask for it."""
+    placed_B7: Tensor
+    """Int64: height and width of the scaled image; y0, y1, x0, x1 of the weak view on it; mirrored or not."""
     index_B: Tensor
     """Int64 index of the image."""
+
+    @property
+    def size_hw(self) -> Size:
+        """H, W of the views."""
+        return self.weak_BCHW.shape[-2], self.weak_BCHW.shape[-1]
 
 
 @dataclass(frozen=True)
@@ -113,18 +125,19 @@ class TargetViews(Dataset[tuple[Tensor, ...]]):
     seed: int
     stream: str
     soft: SoftLabels | None = None
-    """Soft pseudo labels at ``stride``, of the images at ``data.width``."""
-    stride: int = 4
-    """Of the network: pixels per cell of soft labels and masks."""
+    """Soft pseudo labels of the images at ``data.width``."""
+    grid: Grid = PIXELS
+    """Of the soft labels and masks of a view."""
     strong: bool = True
     """False: the weak view stands in for the strong one."""
+    whole: bool = False
+    """Give the whole image, too; the images must have one aspect ratio."""
 
     def __post_init__(self) -> None:
-        if self.soft is not None and (self.soft.stride, self.soft.width) != (self.stride, self.data.width):
+        if self.soft is not None and self.soft.width != self.data.width:
             raise UserError(
-                f"{self.soft.folder}: these soft labels were made at width {self.soft.width} and stride "
-                f"{self.soft.stride}, but the recipe has width {self.data.width} and a network of stride "
-                f"{self.stride}; restore the recipe, or delete the folder to have them made anew"
+                f"{self.soft.folder}: these soft labels were made at width {self.soft.width}, but the recipe has width "
+                f"{self.data.width}; restore the recipe, or delete the folder to have them made anew"
             )
 
     def __getitem__(self, key: Key) -> tuple[Tensor, ...]:
@@ -133,14 +146,17 @@ class TargetViews(Dataset[tuple[Tensor, ...]]):
         image_HWC = self.images.image(index)
         weak = sample_weak(image_HWC.shape[:2], self.data, self.augment.flip, rng)
         weak_HWC = weak.image(image_HWC)
-        strong_HWC, strong = strong_view(weak_HWC, weak, self.augment, rng) if self.strong else (weak_HWC, weak)
+        strong = strong_view(weak_HWC, weak, self.augment, rng) if self.strong else StrongView(weak_HWC, weak, Replay())
         return (
             _image(weak_HWC),
-            _image(strong_HWC),
+            _image(strong.image_HWC),
             self._soft(index, weak),
-            torch.from_numpy(weak.visible(self.stride)),
-            torch.from_numpy(strong.relative_to(weak)).float(),
-            torch.from_numpy(strong.visible(self.stride)),
+            torch.from_numpy(weak.visible(self.grid)),
+            torch.from_numpy(strong.geometry.relative_to(weak)).float(),
+            torch.from_numpy(strong.geometry.visible(self.grid)),
+            strong.replay.pack(),
+            _image(self._whole(image_HWC)),
+            torch.tensor(weak.placed()),
             torch.tensor(index),
         )
 
@@ -150,8 +166,16 @@ class TargetViews(Dataset[tuple[Tensor, ...]]):
 
     def _soft(self, index: int, view: Geometry) -> Tensor:
         if self.soft is None:
-            return torch.zeros(0, *cells(view.view_hw, self.stride))
-        return view.soft(self.soft.read(index), scaled_size(view.image_hw, self.data.width), self.stride)
+            return torch.zeros(0, *self.grid.cells(view.view_hw))
+        scaled_hw = scaled_size(view.image_hw, self.data.width)
+        return view.soft(self.soft.read(index), scaled_hw, self.soft.grid, self.grid)
+
+    def _whole(self, image_HWC: np.ndarray) -> np.ndarray:
+        """The whole image at scale 1, or nothing of it."""
+        if not self.whole:
+            return image_HWC[:0, :0, :0]
+        image_hw = image_HWC.shape[:2]
+        return Geometry.whole(image_hw, scaled_size(image_hw, self.data.width)).image(image_HWC)
 
 
 BatchT = TypeVar("BatchT", bound=Batch, covariant=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import torch
@@ -18,8 +17,6 @@ __all__ = ["Average", "Discriminator", "Features", "Segmenter", "build"]
 
 RESNET101 = "resnet101.tv_in1k"
 """The ImageNet weights that the paper starts from, as timm names them."""
-
-log = logging.getLogger(__name__)
 
 
 def build(network: recipe.Network, num_classes: int) -> Segmenter:
@@ -38,14 +35,14 @@ def build(network: recipe.Network, num_classes: int) -> Segmenter:
     else:
         backbone = backbones.create(network.backbone, network.weights)
         built = Light(backbone, num_classes, network.channels, network.dropout)
+    built.choices = network
     return built.to(memory_format=torch.channels_last)
 
 
 def _deeplab(network: recipe.Network, num_classes: int) -> DeepLab:
-    built = DeepLab(num_classes, network.dropout)
+    built = DeepLab(num_classes, network.dropout, network.extra_norm)
     if network.weights == "imagenet":
         backbones.fit(built, backbones.pretrained(RESNET101).state_dict(), RESNET101)
     elif network.weights != "none":
-        path = Path(network.weights)
-        log.info("%s: %s", path, backbones.fit(built, backbones.read_state(path), str(path)))
+        backbones.fit(built, backbones.read_state(Path(network.weights)), network.weights)
     return built

@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import logging
-import pickle
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from acclimate.errors import UserError
+from acclimate.networks.pickled import is_pickled, read_pickled
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,24 @@ _ANY_SIZE: tuple[dict[str, Any], ...] = (
     {},
 )
 """How the families of timm are told to take images of any size: ViT, Swin, convolutional networks."""
+
+_WRAPPINGS = ("ResNet101", "state_dict", "model_state", "model", "resnet")
+"""Entries under which training scripts, the official code and the SimCLRv2 converter keep a network's tensors."""
+
+_SIMCLR: tuple[tuple[re.Pattern[str], Callable[..., str]], ...] = (
+    (re.compile(r"net\.0\.0\.(\w+)"), "conv1.{}".format),
+    (re.compile(r"net\.0\.1\.0\.(\w+)"), "bn1.{}".format),
+    (re.compile(r"net\.([1-4])\.blocks\.(\d+)\.projection\.shortcut\.(\w+)"), "layer{}.{}.downsample.0.{}".format),
+    (re.compile(r"net\.([1-4])\.blocks\.(\d+)\.projection\.bn\.0\.(\w+)"), "layer{}.{}.downsample.1.{}".format),
+    *(
+        (re.compile(rf"net\.([1-4])\.blocks\.(\d+)\.net\.{place}\.(\w+)"), f"layer{{}}.{{}}.{name}.{{}}".format)
+        for i in (1, 2, 3)
+        for place, name in ((f"{2 * i - 2}", f"conv{i}"), (rf"{2 * i - 1}\.0", f"bn{i}"))
+    ),
+)
+"""Names of SimCLRv2's ResNets without selective kernels, as converted to PyTorch (``r101_1x_sk0.pth``), and
+torchvision's names for the same tensors. ``net.0`` is the stem, ``net.S`` stage S; in a block, convolutions and
+normalisations take turns, and the projection is the shortcut. Width and depth follow from the shapes."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +101,7 @@ def create(name: str, weights: str) -> Backbone:
     if weights == "imagenet" and name == LITE:
         _load_lite(network)
     elif weights not in ("imagenet", "none"):
-        path = Path(weights)
-        log.info("%s: %s", path, fit(network, read_state(path), str(path)))
+        fit(network, read_state(Path(weights)), weights)
     info, config = network.feature_info, network.pretrained_cfg
     mean, std = (LITE_MEAN, LITE_STD) if name == LITE else (config["mean"], config["std"])
     levels = [(c, stride) for c, stride in zip(info.channels(), info.reduction(), strict=True) if stride >= 4]
@@ -113,18 +131,20 @@ def read_state(path: Path) -> Mapping[str, Tensor]:
     """Tensors by name from a .safetensors or PyTorch file; nothing but tensors and plain values is unpickled.
 
     Raises:
-        UserError: missing or unreadable file, or one without named tensors.
+        UserError: missing, unsafe or unreadable file, or one without named tensors.
     """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file of backbone weights; check network.weights")
     try:
-        state: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file of backbone weights; check network.weights") from None
-    except (OSError, SafetensorError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        state: Any = read_pickled(path) if is_pickled(path) else load_file(path)
+    except (OSError, SafetensorError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise UserError(f"{path}: the weights cannot be read ({reason}); save them anew as .safetensors") from None
-    for key in ("state_dict", "model_state", "model"):  # the usual wrappings of training scripts
-        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
-            state = state[key]
+    for _ in _WRAPPINGS:
+        inner = (
+            [state[k] for k in _WRAPPINGS if isinstance(state.get(k), Mapping)] if isinstance(state, Mapping) else []
+        )
+        state = inner[0] if inner else state
     tensors = {k: v for k, v in state.items() if isinstance(v, Tensor)} if isinstance(state, Mapping) else {}
     if not tensors:
         raise UserError(f"{path}: holds no named tensors; save the network's state_dict there")
@@ -132,13 +152,17 @@ def read_state(path: Path) -> Mapping[str, Tensor]:
 
 
 def fit(network: nn.Module, state: Mapping[str, Tensor], origin: str) -> Match:
-    """Load the tensors of ``state`` that fit by name and shape, whatever wrappers wrote around the names.
+    """Load the tensors of ``state`` that fit by name and shape, and log which did.
+
+    Wrappers' prefixes and SimCLRv2's names are seen through. Into a whole segmentation network as
+    well: its head stays as it is, and does not count.
 
     Raises:
         UserError: fewer than half of the network's tensors are there.
     """
     found = {_bare(key): (key, value) for key, value in _without_counters(state).items()}
-    own = _without_counters(network.state_dict())
+    head = getattr(network, "HEAD", ())
+    own = {k: v for k, v in _without_counters(network.state_dict()).items() if k.partition(".")[0] not in head}
     taken = {
         key: found[_bare(key)]
         for key, value in own.items()
@@ -153,6 +177,7 @@ def fit(network: nn.Module, state: Mapping[str, Tensor], origin: str) -> Match:
     if 2 * len(taken) < len(own):
         raise UserError(f"{origin}: not weights of this backbone: {match}; check network.backbone and network.weights")
     network.load_state_dict({key: value for key, (_, value) in taken.items()}, strict=False)
+    log.log(logging.WARNING if match.missing else logging.INFO, "%s: %s", origin, match)
     return match
 
 
@@ -216,7 +241,14 @@ def _without_counters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _bare(key: str) -> str:
-    """The name without what wrappers put before it; timm's feature networks also write _ for the dot."""
+    """The name that torchvision and timm use, without what wrappers put before it.
+
+    timm's feature networks also write _ for the dot.
+    """
     for prefix in ("module.", "backbone.", "model."):
         key = key.removeprefix(prefix)
+    for pattern, name in _SIMCLR:
+        if match := pattern.fullmatch(key):
+            key = name(*match.groups())
+            break
     return key.replace(".", "_")

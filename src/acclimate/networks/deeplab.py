@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from acclimate.data.geometry import Grid
 from acclimate.networks.segmenter import Segmenter
 
 BLOCKS = (3, 4, 23, 3)
@@ -20,8 +21,8 @@ HEAD_DILATIONS = (6, 12, 18, 24)
 class DeepLab(Segmenter):
     """ResNet-101 with dilated last stages, a head of five branches, and a classifier without bias.
 
-    Images are *not* normalised beyond [0, 1], as in the paper. For sides that are multiples of 8 the
-    official maps have one more row and column, centred beyond the image's border; they are cut off here.
+    Images are *not* normalised beyond [0, 1], as in the paper. Maps are aligned at the corners, with one
+    more row and column where a side is a multiple of 8: they are enlarged with ``align_corners=True``.
 
     Args:
         num_classes: K.
@@ -32,7 +33,7 @@ class DeepLab(Segmenter):
     HEAD = ("layer5", "bn_pretrain")
 
     def __init__(self, num_classes: int, dropout: float = 0.1, extra_norm: bool = False) -> None:
-        super().__init__(num_classes=num_classes, channels=256, stride=8)
+        super().__init__(num_classes=num_classes, channels=256, grid=Grid(8, corners=True, beyond=True))
         self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         self.layer1 = _stage(64, 64, BLOCKS[0], stride=1, dilation=1)
@@ -41,6 +42,9 @@ class DeepLab(Segmenter):
         self.layer4 = _stage(1024, 512, BLOCKS[3], stride=1, dilation=4)
         self.layer5 = Head(2048, self.channels, num_classes, dropout)
         self.bn_pretrain = nn.BatchNorm2d(2048) if extra_norm else nn.Identity()
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.normal_(module.weight, std=0.01)  # as the official code starts it
 
     def features(self, x_BCHW: Tensor) -> Tensor:
         x = F.relu(self.bn1(self.conv1(x_BCHW)))
@@ -48,8 +52,11 @@ class DeepLab(Segmenter):
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         return self.layer5(self.bn_pretrain(x))
 
-    def classify(self, feat_BDhw: Tensor) -> Tensor:
-        return self.layer5.head(feat_BDhw)
+    def drop(self, feat_BDhw: Tensor) -> Tensor:
+        return self.layer5.head[0](feat_BDhw)
+
+    def classify(self, dropped_BDhw: Tensor) -> Tensor:
+        return self.layer5.head[1](dropped_BDhw)
 
     def directions(self) -> Tensor:
         return self.layer5.head[1].get_parameter("weight").detach()[:, :, 0, 0]

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from acclimate import recipe
+from acclimate.data.geometry import Grid
 from acclimate.networks.backbones import Backbone
 
 SMALLEST = 32
@@ -21,21 +23,23 @@ SMALLEST = 32
 
 
 class Features(NamedTuple):
-    """What a network says of a batch, at its stride: h = ceil(H / stride), w = ceil(W / stride)."""
+    """What a network says of a batch; h and w are ``grid.cells((H, W))``."""
 
     logits_BKhw: Tensor
     """Scores of the K classes, before softmax."""
     feat_BDhw: Tensor
-    """The features that are clustered, before dropout; `logits_BKhw` is linear in them."""
+    """The features that are clustered, before dropout unless ``feat_dropped``."""
 
 
 class Segmenter(nn.Module):
     """What all segmentation networks share; a subclass gives ``features`` and ``classify``.
 
     Attributes:
-        stride: pixels of the image per cell of the output.
+        grid: where the cells of the output lie on the image.
         channels: D, of the features.
         num_classes: K.
+        feat_dropped: whether the features given out are those behind the dropout.
+        choices: what `build` made it from.
         multiple: sides of the image are padded to a multiple of it, on the right and at the bottom.
     """
 
@@ -50,13 +54,15 @@ class Segmenter(nn.Module):
         *,
         num_classes: int,
         channels: int,
-        stride: int,
+        grid: Grid,
         multiple: int = 1,
         mean: Sequence[float] = (0.0, 0.0, 0.0),
         std: Sequence[float] = (1.0, 1.0, 1.0),
     ) -> None:
         super().__init__()
-        self.num_classes, self.channels, self.stride, self.multiple = num_classes, channels, stride, multiple
+        self.num_classes, self.channels, self.grid, self.multiple = num_classes, channels, grid, multiple
+        self.feat_dropped = False
+        self.choices = recipe.Network()
         # Not part of the weights: the normalisation follows from the architecture and the backbone's name.
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
@@ -74,15 +80,26 @@ class Segmenter(nn.Module):
         x = (image_BCHW.contiguous(memory_format=torch.channels_last) - self.mean) / self.std
         # Zero is the mean colour here, and what convolutions see beyond the border anyway.
         x = F.pad(x, (0, -width % self.multiple, 0, -height % self.multiple))
-        feat_BDhw = self.features(x)[..., : math.ceil(height / self.stride), : math.ceil(width / self.stride)]
-        return Features(self.classify(feat_BDhw), feat_BDhw)
+        rows, columns = self.grid.cells((height, width))
+        feat_BDhw = self.features(x)[..., :rows, :columns]
+        dropped_BDhw = self.drop(feat_BDhw)
+        return Features(self.classify(dropped_BDhw), dropped_BDhw if self.feat_dropped else feat_BDhw)
+
+    @property
+    def stride(self) -> int:
+        """Pixels of the image per cell of the output."""
+        return self.grid.stride
 
     def features(self, x_BCHW: Tensor) -> Tensor:
         """Features (B, D, h, w) of a normalised image whose sides are multiples of ``multiple``."""
         raise NotImplementedError
 
-    def classify(self, feat_BDhw: Tensor) -> Tensor:
-        """Logits (B, K, h, w) of the features; the only place with dropout."""
+    def drop(self, feat_BDhw: Tensor) -> Tensor:
+        """The features behind the dropout."""
+        raise NotImplementedError
+
+    def classify(self, dropped_BDhw: Tensor) -> Tensor:
+        """Logits (B, K, h, w) of the features behind the dropout."""
         raise NotImplementedError
 
     def directions(self) -> Tensor:
@@ -111,7 +128,7 @@ class Light(Segmenter):
         super().__init__(
             num_classes=num_classes,
             channels=channels,
-            stride=4,
+            grid=Grid(4),
             multiple=math.lcm(4, *backbone.strides),
             mean=backbone.mean,
             std=backbone.std,
@@ -124,8 +141,11 @@ class Light(Segmenter):
     def features(self, x_BCHW: Tensor) -> Tensor:
         return self.head(self.backbone(x_BCHW), (x_BCHW.shape[-2] // 4, x_BCHW.shape[-1] // 4))
 
-    def classify(self, feat_BDhw: Tensor) -> Tensor:
-        return self.classifier(self.dropout(feat_BDhw))
+    def drop(self, feat_BDhw: Tensor) -> Tensor:
+        return self.dropout(feat_BDhw)
+
+    def classify(self, dropped_BDhw: Tensor) -> Tensor:
+        return self.classifier(dropped_BDhw)
 
     def directions(self) -> Tensor:
         return self.classifier.weight.detach()[:, :, 0, 0]

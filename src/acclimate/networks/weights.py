@@ -1,12 +1,13 @@
-"""Trained networks as files: safetensors, with all that is needed to use them in the metadata."""
+"""Files of trained networks, through one entrance: ours (safetensors), and the official CPSL and ProDA checkpoints."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -17,10 +18,24 @@ from acclimate import recipe
 from acclimate.errors import UserError
 from acclimate.files import atomic
 from acclimate.labels import LabelSpace
-from acclimate.networks import build
+from acclimate.networks import build, official
+from acclimate.networks.backbones import Match
+from acclimate.networks.metadata import FORMAT, VERSION, describe
+from acclimate.networks.pickled import is_pickled
 from acclimate.networks.segmenter import Segmenter
 
-FORMAT, VERSION = "acclimate", "1"
+log = logging.getLogger(__name__)
+
+
+class Stored(NamedTuple):
+    """All that a model file holds, and the network made of it: in eval mode, on the CPU."""
+
+    tensors: dict[str, Tensor]
+    """The network's, and further ones of an official checkpoint (``official.…``)."""
+    metadata: dict[str, Any]
+    network: Segmenter
+    space: LabelSpace
+    match: Match
 
 
 def save_model(
@@ -35,28 +50,26 @@ def save_model(
         network_recipe: for `load_model` to build it anew.
         extra: further metadata, such as the image width that it was trained at.
     """
-    metadata = {
-        **extra,
-        "format": FORMAT,
-        "version": VERSION,
-        "space": space.to_dict(),
-        "network": recipe.to_dict(network_recipe),
-    }
-    tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
-    with atomic(path) as temporary:
-        # One entry: safetensors writes several in random order, and equal models should be equal files.
-        save_file(tensors, temporary, {FORMAT: json.dumps(metadata, ensure_ascii=False)})
+    write(path, network.state_dict(), describe(space, recipe.to_dict(network_recipe), extra))
 
 
 def load_model(path: Path) -> tuple[Segmenter, LabelSpace, dict[str, Any]]:
-    """Read a network written by `save_model`: in eval mode, on the CPU, with its label space and all metadata.
+    """A network in eval mode, on the CPU, with its label space and all metadata.
 
-    Torch's global generator is left as it was.
+    The file is one that `save_model` wrote or an official checkpoint: its content decides, not its suffix. Torch's
+    global generator is left as it was.
 
     Raises:
-        UserError: missing, damaged or foreign file, tensors of another network, or values that are not finite.
+        UserError: missing, damaged, unsafe or foreign file, tensors of another network, or values that are not finite.
     """
-    tensors, metadata = _read(path)
+    stored = open_model(path)
+    log.log(logging.INFO if "official" in stored.metadata else logging.DEBUG, "%s: %s", path, stored.match)
+    return stored.network, stored.space, stored.metadata
+
+
+def open_model(path: Path) -> Stored:
+    """As `load_model`, with the very tensors of the file and the report of what matched."""
+    tensors, metadata = official.read(path) if is_pickled(path) else _read(path)
     if metadata.get("format") != FORMAT:
         raise UserError(f"{path}: not a model of Acclimate (no such metadata); give a file that a run has saved")
     if metadata.get("version") != VERSION:
@@ -66,21 +79,64 @@ def load_model(path: Path) -> tuple[Segmenter, LabelSpace, dict[str, Any]]:
     network = recipe.parse({"network": _entry(metadata, "network", path)}, str(path)).network
     with torch.random.fork_rng(devices=[]):
         segmenter = build(dataclasses.replace(network, weights="none"), len(space))
-    _check(tensors, segmenter.state_dict(), path)
-    segmenter.load_state_dict(tensors)
-    return segmenter.eval(), space, metadata
+    own = segmenter.state_dict()
+    state = {key: value for key, value in tensors.items() if not key.startswith(official.EXTRA)}
+    _check(state, own, path)
+    # Counters of BatchNorm are missing in files of old versions of PyTorch, and nothing reads them.
+    segmenter.load_state_dict(state, strict=False)
+    match = Match(
+        matched=tuple(key for key in own if key in state),
+        missing=tuple(key for key in own if key not in state),
+        left_over=tuple(key for key in tensors if key not in own),
+    )
+    return Stored(tensors, metadata, segmenter.eval(), space, match)
+
+
+def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+    """Write a model file of ours: equal content gives equal bytes."""
+    own = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+    with atomic(path) as temporary:
+        # One entry: safetensors writes several in random order, and equal models should be equal files.
+        save_file(own, temporary, {FORMAT: json.dumps(metadata, ensure_ascii=False)})
+
+
+def require_space(found: LabelSpace, wanted: LabelSpace, path: Path) -> None:
+    """See that a model has exactly the classes that are asked for.
+
+    Raises:
+        UserError: other classes, or in another order.
+    """
+    if found.classes == wanted.classes:
+        return
+    differences = [
+        f"{text} {', '.join(names)}"
+        for text, names in (
+            ("it lacks", [name for name in wanted.classes if name not in found.classes]),
+            ("it has besides", [name for name in found.classes if name not in wanted.classes]),
+        )
+        if names
+    ]
+    raise UserError(
+        f"{path}: a model of {len(found)} classes ({found.name}), but {len(wanted)} are asked for ({wanted.name}): "
+        f"{'; '.join(differences) or 'the same names in another order'}; set data.classes to {found.name}, "
+        f"or give a model of {wanted.name}"
+    )
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, "pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            return tensors, json.loads((file.metadata() or {}).get(FORMAT, "{}"))
+            metadata = json.loads((file.metadata() or {}).get(FORMAT, "{}"))
+            return tensors, metadata if isinstance(metadata, dict) else {}
     except FileNotFoundError:
-        raise UserError(f"{path}: no such model; give the path of a .safetensors file that a run has saved") from None
+        raise UserError(
+            f"{path}: no such model; give a .safetensors file that a run has saved, or an official checkpoint"
+        ) from None
     except (OSError, ValueError, SafetensorError) as error:
         raise UserError(
-            f"{path}: damaged, or not a safetensors file ({error}); copy or train the model again"
+            f"{path}: damaged, or neither a safetensors file nor an official checkpoint ({error}); "
+            "copy, download or train the model again"
         ) from None
 
 
@@ -91,8 +147,8 @@ def _entry(metadata: Mapping[str, Any], key: str, path: Path) -> dict[str, Any]:
 
 
 def _check(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path) -> None:
-    """All tensors there, none besides, of the right shape, and finite."""
-    problems = [f"{key} is missing" for key in expected if key not in found]
+    """All tensors there (but counters of BatchNorm), none besides, of the right shape, and finite."""
+    problems = [f"{key} is missing" for key in expected if key not in found and not key.endswith("num_batches_tracked")]
     problems += [f"{key} is unknown" for key in found if key not in expected]
     problems += [
         f"{key} has shape {tuple(found[key].shape)} instead of {tuple(value.shape)}"
@@ -102,8 +158,8 @@ def _check(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Pa
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise UserError(
-            f"{path}: the tensors are not those of the network in its metadata: {'; '.join(problems[:3])}{more}; "
-            "the file was altered, or the installed timm builds this backbone otherwise"
+            f"{path}: the tensors are not those of the network that it names: {'; '.join(problems[:3])}{more}; "
+            "another architecture, an altered file, or a timm that builds this backbone otherwise"
         )
     broken = [key for key, value in found.items() if value.is_floating_point() and not value.isfinite().all()]
     if broken:

@@ -7,16 +7,20 @@ assignments, corrected labels and losses come out.
 from acclimate.selflabel.bank import MemoryBank
 from acclimate.selflabel.distribution import follow, label_shares
 from acclimate.selflabel.losses import (
+    contrast,
     cross_entropy,
     kl_divergence,
+    official_distillation,
     reverse_cross_entropy,
     self_labelling,
     symmetric_cross_entropy,
+    uniform_regulariser,
 )
 from acclimate.selflabel.prototypes import (
     PrototypeMeans,
     Prototypes,
     cluster_probabilities,
+    dot_similarity,
     similarity,
     similarity_map,
 )
@@ -30,10 +34,13 @@ __all__ = [
     "Prototypes",
     "Rectified",
     "cluster_probabilities",
+    "contrast",
     "cross_entropy",
+    "dot_similarity",
     "follow",
     "kl_divergence",
     "label_shares",
+    "official_distillation",
     "rectify",
     "reverse_cross_entropy",
     "self_labelling",
@@ -42,5 +49,6 @@ __all__ = [
     "sinkhorn",
     "stratified_sample",
     "symmetric_cross_entropy",
+    "uniform_regulariser",
     "uniform_sample",
 ]

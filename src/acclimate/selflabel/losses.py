@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -49,15 +51,57 @@ def self_labelling(feat_ND: Tensor, proto_KD: Tensor, assign_NK: Tensor, tempera
     return -(assign_NK * log_prob_NK).sum() / max(len(feat_ND), 1)
 
 
-def kl_divergence(teacher_BKhw: Tensor, student_logits_BKhw: Tensor, valid_Bhw: Tensor | None = None) -> Tensor:
-    """Mean over pixels of KL(teacher || softmax(student logits)).
+def contrast(
+    feat_ND: Tensor, label_N: Tensor, bank_MD: Tensor, bank_label_M: Tensor, temperature: float = 0.08
+) -> Tensor:
+    """Contrastive loss of pixels and a memory bank: close to the features of one's class, far from all others.
+
+    For each pixel the mean, over the features of its label, of -log(e / (e + n)) with e = exp(cos / temperature)
+    and n the sum of the same over the features of other labels (supervised contrast, Khosla et al. 2020, as the
+    official implementation has it). A pixel whose label is not in the bank adds 0. Mean over pixels.
+    """
+    logits_NM = similarity(feat_ND, bank_MD.detach()) / temperature
+    logits_NM = logits_NM - logits_NM.detach().amax(dim=1, keepdim=True)
+    same_NM = label_N[:, None] == bank_label_M[None]
+    others_N1 = torch.where(same_NM, 0, logits_NM.exp()).sum(dim=1, keepdim=True)
+    log_prob_NM = logits_NM - (logits_NM.exp() + others_N1).log()
+    mean_N = torch.where(same_NM, log_prob_NM, 0).sum(dim=1) / same_NM.sum(dim=1).clamp(min=1)
+    return -mean_N.sum() / max(len(feat_ND), 1)
+
+
+def kl_divergence(
+    teacher_BKhw: Tensor,
+    student_logits_BKhw: Tensor,
+    valid_Bhw: Tensor | None = None,
+    mean: Literal["pixels", "elements"] = "pixels",
+) -> Tensor:
+    """KL(teacher || softmax(student logits)), averaged.
 
     Args:
         teacher_BKhw: probabilities, constant; 0 log 0 counts as 0.
         student_logits_BKhw: logits of the student on the same pixels.
         valid_Bhw: pixels that count; default all.
+        mean: over pixels; or over "elements", pixels and classes alike, which is K times less and what the
+            official implementation does.
     """
     teacher_BKhw = teacher_BKhw.detach()
     log_student_BKhw = student_logits_BKhw.float().log_softmax(dim=1)
     value_BKhw = torch.special.xlogy(teacher_BKhw, teacher_BKhw) - teacher_BKhw * log_student_BKhw
-    return masked_mean(value_BKhw.sum(dim=1), valid_Bhw)
+    value = masked_mean(value_BKhw.sum(dim=1), valid_Bhw)
+    return value / teacher_BKhw.shape[1] if mean == "elements" else value
+
+
+def official_distillation(teacher_BKhw: Tensor, student_logits_BKhw: Tensor) -> Tensor:
+    """The official implementation's distillation, which is no divergence: it can be negative.
+
+    Σ t (log t - s) over the student's probabilities s, where the divergence has log s. Mean over pixels and
+    classes. Kept to compare with; arguments as in `kl_divergence`.
+    """
+    teacher_BKhw = teacher_BKhw.detach()
+    student_BKhw = student_logits_BKhw.float().softmax(dim=1)
+    return (torch.special.xlogy(teacher_BKhw, teacher_BKhw) - teacher_BKhw * student_BKhw).mean()
+
+
+def uniform_regulariser(logits_BKhw: Tensor) -> Tensor:
+    """-log softmax, averaged over pixels and classes: least for uniform predictions (MRKLD, CRST, ICCV 2019)."""
+    return -logits_BKhw.float().log_softmax(dim=1).mean()

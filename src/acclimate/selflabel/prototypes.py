@@ -23,20 +23,27 @@ def cluster_probabilities(feat_BDhw: Tensor, proto_KD: Tensor, temperature: floa
     return (similarity_map(feat_BDhw, proto_KD) / temperature).softmax(dim=1)
 
 
+def dot_similarity(feat_ND: Tensor, proto_KD: Tensor) -> Tensor:
+    """Products N x K of unit features and prototypes as long as they are, in float32 (official, defect B4)."""
+    return F.normalize(feat_ND.float(), dim=-1) @ proto_KD.float().T
+
+
 class Prototypes(nn.Module):
     """Prototypes W, learned by the self-labelling loss, and their average W', which rectifies.
 
     Args:
-        initial_KD: starting directions; W = W' at the start.
+        initial_KD: starting directions; scaled to length 1, W = W' at the start. The gradient of a cosine
+            grows as a prototype gets shorter, so that its length sets how fast it learns.
         momentum: of the average, in 0 … 1 (exclusive). The first updates average faster, as for networks.
     """
 
     def __init__(self, initial_KD: Tensor, momentum: float) -> None:
         super().__init__()
         self.momentum = momentum
-        self.weight_KD = nn.Parameter(initial_KD.detach().float().clone())
+        unit_KD = F.normalize(initial_KD.detach().float(), dim=1)
+        self.weight_KD = nn.Parameter(unit_KD)
         self.average_KD: Tensor
-        self.register_buffer("average_KD", initial_KD.detach().float().clone())
+        self.register_buffer("average_KD", unit_KD.clone())
 
     @torch.no_grad()
     def update(self) -> None:

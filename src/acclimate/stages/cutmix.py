@@ -3,44 +3,53 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from acclimate.data.geometry import Grid
 from acclimate.data.views import SourceBatch
 
 
 @dataclass(frozen=True)
 class Patches:
-    """One rectangle per image, aligned to the network's stride; empty where nothing is pasted."""
+    """One rectangle per image, aligned to the grid's stride; empty where nothing is pasted."""
 
     source: SourceBatch
     pasted_Bhw: Tensor
-    """bool at stride: inside the pasted region."""
-    stride: int
+    """bool in the grid's cells: inside the pasted region."""
+    drawn_B: Tensor
+    """bool, on the CPU: images that have a patch."""
+    grid: Grid
 
     def paste(self, image_BCHW: Tensor) -> Tensor:
         """The images with the source's regions pasted in."""
-        full_BHW = self.pasted_Bhw.repeat_interleave(self.stride, 1).repeat_interleave(self.stride, 2)
+        stride = self.grid.stride
+        full_BHW = self.pasted_Bhw.repeat_interleave(stride, 1).repeat_interleave(stride, 2)
         height, width = image_BCHW.shape[-2:]
         return torch.where(full_BHW[:, None, :height, :width], self.source.image_BCHW, image_BCHW)
 
     def paste_labels(self, label_Bhw: Tensor) -> Tensor:
-        """Labels at stride with the source's (taken at the centres of the cells) pasted in."""
-        middle = self.stride // 2
+        """Labels in the grid's cells with the source's (taken at the centres of the cells) pasted in."""
         label_BHW = self.source.label_BHW
         rows, columns = (
-            (torch.arange(cells, device=label_Bhw.device) * self.stride + middle).clamp(max=pixels - 1)
-            for cells, pixels in zip(label_Bhw.shape[1:], label_BHW.shape[1:], strict=True)
+            torch.from_numpy(self.grid.centres(pixels)).long().clamp(max=pixels - 1).to(label_BHW.device)
+            for pixels in label_BHW.shape[1:]
         )
         return torch.where(self.pasted_Bhw, label_BHW[:, rows][:, :, columns], label_Bhw)
 
 
-def draw_patches(source: SourceBatch, stride: int, probability: float) -> Patches:
-    """For each image, with the given probability, a rectangle of half the area with random place and aspect."""
+def draw_patches(
+    source: SourceBatch, grid: Grid, probability: float, by: Literal["image", "batch"] = "image"
+) -> Patches:
+    """With the given probability, a rectangle of half the area with random place and aspect.
+
+    Drawn for each image, or ``by`` batch: one for all of its images.
+    """
     count, _, height, width = source.image_BCHW.shape
-    rows, columns = -(-height // stride), -(-width // stride)
-    chance, aspect, top, left = torch.rand(4, count).unbind()
+    rows, columns = grid.cells((height, width))
+    chance, aspect, top, left = torch.rand(4, count if by == "image" else 1).expand(4, count).unbind()
     # Half the area for any aspect: the height's share runs from 1/2 to 1, the width's is 1/2 over it.
     share_h = 0.5 ** (1 - aspect)
     size_h, size_w = (share_h * rows).round(), (0.5 / share_h * columns).round()
@@ -48,5 +57,6 @@ def draw_patches(source: SourceBatch, stride: int, probability: float) -> Patche
     y, x = torch.arange(rows)[None, :, None], torch.arange(columns)[None, None, :]
     inside_h = (y >= y0[:, None, None]) & (y < (y0 + size_h)[:, None, None])
     inside_w = (x >= x0[:, None, None]) & (x < (x0 + size_w)[:, None, None])
-    pasted_Bhw = inside_h & inside_w & (chance < probability)[:, None, None]
-    return Patches(source, pasted_Bhw.to(source.image_BCHW.device), stride)
+    drawn_B = chance < probability
+    pasted_Bhw = inside_h & inside_w & drawn_B[:, None, None]
+    return Patches(source, pasted_Bhw.to(source.image_BCHW.device), drawn_B, grid)

@@ -6,45 +6,68 @@ import torch
 from torch import Tensor
 
 from acclimate import recipe
-from acclimate.data.geometry import resample
 from acclimate.data.views import SourceBatch, TargetBatch
 from acclimate.labels import IGNORE
 from acclimate.networks import Segmenter
-from acclimate.selflabel import cross_entropy, kl_divergence
-from acclimate.stages.task import Task, optimizer_for, unit_image, upsample
+from acclimate.selflabel import cross_entropy, kl_divergence, official_distillation
+from acclimate.stages.carry import Carrier
+from acclimate.stages.task import Task, optimizer_for
 
 
 class DistillTask(Task):
     """Source labels, confident pseudo labels and the teacher's full distribution on the strong view.
 
-    The teacher is the previous stage's model, and it is not run here: its flip-averaged soft labels were
-    stored once for each image, and hard labels are where these are confident. A true KL divergence with a
-    mean over pixels (the official code feeds probabilities where log-probabilities belong).
+    The teacher is the previous stage's model. Its flip-averaged soft labels were stored once for each image,
+    and hard labels are where these are confident. Its full distribution comes from the same store, so that it
+    is not run here; with ``distill.teacher: live`` it is run on the strong view in every step (official).
+
+    Args:
+        live_teacher: needed for that; in eval mode, and never changed.
     """
 
-    def __init__(self, student: Segmenter, choices: recipe.Recipe) -> None:
+    def __init__(self, student: Segmenter, choices: recipe.Recipe, live_teacher: Segmenter | None = None) -> None:
         self.stage = choices.distill
-        super().__init__(student, choices, self.stage.lr)
+        super().__init__(student, choices, self.stage)
         self.optimizers = [optimizer_for(self)]
+        self.carrier = Carrier(choices.augment, self.grid)
+        self.live = [live_teacher] if live_teacher else []  # in a list: no part of the state that is saved
 
     def step(self, batch: tuple[SourceBatch, TargetBatch]) -> dict[str, Tensor]:
         source, target = batch
-        count, stride = len(source.image_BCHW), self.student.stride
-        image_BCHW = unit_image(torch.cat([source.image_BCHW, target.strong_BCHW]))
-        logits_BKhw = self.see(self.student, image_BCHW).logits_BKhw.float()
-        soft_BKhw = resample(
-            target.soft_BKhw, target.strong_to_weak_B33, target.soft_BKhw.shape[-2:], stride, "bilinear"
-        )
-        valid_Bhw = target.strong_valid_Bhw
-        terms = {"source": cross_entropy(upsample(logits_BKhw[:count], source.label_BHW, stride), source.label_BHW)}
+        on_source, on_target = (seen.logits_BKhw for seen in self.study(source.image_BCHW, target.strong_BCHW))
+        terms = {"source": cross_entropy(self.to_pixels(on_source, source.label_BHW), source.label_BHW)}
+        logits_BKhw = self.to_grid(on_target, target.size_hw)
         if self.stage.weight_target:
-            label_Bhw = confident_labels(soft_BKhw, self.stage.threshold, valid_Bhw)
-            terms["target"] = cross_entropy(logits_BKhw[count:], label_Bhw, IGNORE)
+            terms["target"] = cross_entropy(logits_BKhw, self._labels(target), IGNORE)
         if self.stage.weight_distill:
-            teacher_BKhw = self._softened(soft_BKhw)
-            terms["distill"] = kl_divergence(teacher_BKhw, logits_BKhw[count:] / self.stage.temperature, valid_Bhw)
+            terms["distill"] = self._distillation(logits_BKhw, target)
         loss = sum(getattr(self.stage, f"weight_{name}") * term for name, term in terms.items())
         return {"loss": torch.as_tensor(loss), **terms}
+
+    def _labels(self, target: TargetBatch) -> Tensor:
+        """Confident hard labels in the strong view."""
+        if self.carrier.replayed:  # the official order: first harden, then carry
+            hard_Bhw = confident_labels(target.soft_BKhw, self.stage.threshold, target.valid_Bhw)
+            return self.carrier.labels(hard_Bhw, target, IGNORE)
+        soft_BKhw = self.carrier.probabilities(target.soft_BKhw, target)
+        return confident_labels(soft_BKhw, self.stage.threshold, self.carrier.valid(target))
+
+    def _distillation(self, logits_BKhw: Tensor, target: TargetBatch) -> Tensor:
+        valid_Bhw = None
+        if self.live:
+            teacher_BKhw = self._run_teacher(target)
+        else:
+            teacher_BKhw = self._softened(self.carrier.probabilities(target.soft_BKhw, target))
+            valid_Bhw = self.carrier.valid(target)
+        logits_BKhw = logits_BKhw / self.stage.temperature
+        if self.stage.divergence == "official":
+            return official_distillation(teacher_BKhw, logits_BKhw)
+        return kl_divergence(teacher_BKhw, logits_BKhw, valid_Bhw, self.stage.kl_mean)
+
+    @torch.no_grad()
+    def _run_teacher(self, target: TargetBatch) -> Tensor:
+        logits_BKhw = self.see(self.live[0], target.strong_BCHW).logits_BKhw
+        return (self.to_grid(logits_BKhw, target.size_hw) / self.stage.temperature).softmax(dim=1)
 
     def _softened(self, soft_BKhw: Tensor) -> Tensor:
         """The teacher's probabilities at the recipe's temperature, summing to 1."""

@@ -2,148 +2,170 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from acclimate import recipe
-from acclimate.data.geometry import resample
+from acclimate.data.replay import whole_to_weak
 from acclimate.data.views import SourceBatch, TargetBatch
 from acclimate.labels import IGNORE
 from acclimate.networks import Features, Segmenter
 from acclimate.selflabel import (
-    MemoryBank,
-    Prototypes,
     Rectified,
     cluster_probabilities,
     cross_entropy,
-    follow,
     kl_divergence,
     rectify,
-    self_labelling,
-    similarity,
     similarity_map,
-    sinkhorn,
-    stratified_sample,
     symmetric_cross_entropy,
-    uniform_sample,
+    uniform_regulariser,
 )
+from acclimate.stages.carry import Carrier
+from acclimate.stages.clusters import Clusters
 from acclimate.stages.cutmix import Patches, draw_patches
 from acclimate.stages.initialise import Initial
-from acclimate.stages.task import Task, optimizer_for, unit_image, upsample
+from acclimate.stages.task import Task, optimizer_for
+
+
+class Taught(NamedTuple):
+    """What the teacher saw."""
+
+    seen: Features
+    """In the network's cells, on whatever it saw."""
+    weak: Features
+    """In the task's cells, on the weak view, float32."""
+
+
+class Studied(NamedTuple):
+    """What the student saw, in the network's cells."""
+
+    source: Features
+    strong: Features
+    learned: Features
+    """On the view whose rectified labels are learned: the strong one, or the weak one."""
 
 
 class SelfLabelTask(Task):
-    """Online rectification, class-balanced self-labelling and consistency, with one student pass.
+    """Online rectification, class-balanced self-labelling and consistency.
 
-    The teacher sees the weak view and labels it. The student sees source and target as one batch: the
-    target's strong view serves both the rectified labels and the consistency (``target_view: strong``), or
-    the weak view is learned from in addition (``weak``, as in the paper).
+    The teacher sees the weak view and labels it. The student sees the target's strong view, which serves both
+    the rectified labels and the consistency (``target_view: strong``), or learns the labels from the weak view
+    (``weak``, as in the paper).
     """
 
     def __init__(self, student: Segmenter, initial: Initial, choices: recipe.Recipe) -> None:
         self.stage = choices.selflabel
-        super().__init__(student, choices, self.stage.lr)
-        self.prototypes = Prototypes(initial.proto_KD, self.stage.prototype_momentum)
-        self.bank = MemoryBank(self.stage.bank, student.channels)
-        self.distribution_K: Tensor
-        self.register_buffer("distribution_K", initial.distribution_K.float())
+        noisy = self.stage.teacher_mode == "train"
+        student.feat_dropped = noisy
+        super().__init__(student, choices, self.stage, noisy)
+        self.clusters = Clusters(initial, self.stage, student.channels)
+        self.carrier = Carrier(choices.augment, self.grid)
+        prototypes = self.clusters.prototypes
         rate = self.lr * self.stage.prototype_factor
-        proto_group = {"params": list(self.prototypes.parameters()), "lr": rate, "weight_decay": 0.0}
-        self.optimizers = [optimizer_for(self, [proto_group])]
+        group = {"params": list(prototypes.parameters()), "lr": rate, "weight_decay": self.stage.prototype_decay}
+        self.optimizers = [optimizer_for(self, [group])]
 
     def step(self, batch: tuple[SourceBatch, TargetBatch]) -> dict[str, Tensor]:
         source, target = batch
-        feat_BDhw = self._teach(target)
-        rectified = self._rectify(feat_BDhw, target)
-        patches = draw_patches(source, self.student.stride, self.stage.cutmix)
-        on_source, on_strong, on_weak = self._study(source, target, patches)
+        stage = self.stage
+        taught = self._teach(target)
+        rectified = self._rectify(taught, target)
+        patches = draw_patches(source, self.grid, stage.cutmix, stage.cutmix_by)
+        studied = self._study(source, target, patches)
 
-        terms = {"source": cross_entropy(upsample(on_source, source.label_BHW, self.student.stride), source.label_BHW)}
-        if self.stage.weight_target:
-            terms["target"] = self._target_loss(on_strong, on_weak, rectified, target, patches)
-        if self.stage.weight_consistency:
-            terms["consistency"] = self._consistency(feat_BDhw, on_strong, target, patches)
-        if self.stage.weight_selflabel:
-            terms["selflabel"] = self._self_labelling(feat_BDhw, rectified.label_Bhw)
-        follow(self.distribution_K, rectified.label_Bhw, self.stage.distribution_momentum)
-        loss = sum(getattr(self.stage, f"weight_{name}") * term for name, term in terms.items())
+        on_source = self.to_pixels(studied.source.logits_BKhw, source.label_BHW)
+        terms = {"source": cross_entropy(on_source, source.label_BHW)}
+        if stage.weight_target or stage.weight_uniform:
+            terms |= self._target_losses(studied.learned, rectified, target, patches)
+        if stage.weight_consistency:
+            terms["consistency"] = self._consistency(taught, studied.strong, target, patches)
+        if stage.weight_selflabel or stage.weight_logits:
+            terms |= self._self_labelling(taught, rectified)
+        if stage.weight_contrast:
+            terms["contrast"] = self._contrast(taught, studied.learned, rectified, target, patches)
+        self.clusters.follow(rectified.label_Bhw)
+        loss = sum(getattr(stage, f"weight_{name}") * term for name, term in terms.items())
         return {"loss": torch.as_tensor(loss), **terms}
 
     def after_step(self) -> None:
         super().after_step()
-        self.prototypes.update()
+        self.clusters.prototypes.update()
 
     @torch.no_grad()
-    def _teach(self, target: TargetBatch) -> Tensor:
-        return self.see(self.teacher, unit_image(target.weak_BCHW)).feat_BDhw.float()
+    def _teach(self, target: TargetBatch) -> Taught:
+        """The teacher's features and logits, those of a whole image carried over to the weak view."""
+        whole = self.stage.teacher_view == "whole"
+        image_BCHW = target.whole_BCHW if whole else target.weak_BCHW
+        seen = self.see(self.teacher, image_BCHW)
+        maps = [self.to_grid(maps_BChw, image_BCHW.shape[-2:]) for maps_BChw in seen]
+        if whole:
+            scaled_B2, crop_B4, mirrored_B = target.placed_B7.split([2, 4, 1], dim=1)
+            maps = [whole_to_weak(m, scaled_B2, crop_B4, mirrored_B[:, 0], self.grid.stride) for m in maps]
+        return Taught(seen, Features(*maps))
 
-    def _rectify(self, feat_BDhw: Tensor, target: TargetBatch) -> Rectified:
+    def _rectify(self, taught: Taught, target: TargetBatch) -> Rectified:
         """Labels of the weak view; IGNORE where it shows nothing of the image."""
         if self.stage.rectify:
-            found = rectify(target.soft_BKhw, feat_BDhw, self.prototypes.average_KD, self.stage.temperature)
+            average_KD = self.clusters.prototypes.average_KD
+            found = rectify(target.soft_BKhw, taught.weak.feat_BDhw, average_KD, self.stage.temperature)
         else:
             confidence_Bhw, label_Bhw = target.soft_BKhw.max(dim=1)
             found = Rectified(label_Bhw, confidence_Bhw, target.soft_BKhw)
         return found._replace(label_Bhw=found.label_Bhw.where(target.valid_Bhw, IGNORE))
 
-    def _study(
-        self, source: SourceBatch, target: TargetBatch, patches: Patches
-    ) -> tuple[Tensor, Features, Tensor | None]:
-        """Student logits on source, features on the strong view, and logits on the weak view if it is learned."""
-        weak = self.stage.target_view == "weak" and self.stage.weight_target > 0
-        strong_BCHW = target.strong_BCHW if weak else patches.paste(target.strong_BCHW)
-        views = [source.image_BCHW, strong_BCHW] + ([patches.paste(target.weak_BCHW)] if weak else [])
-        logits, feat = self.see(self.student, unit_image(torch.cat(views)))
-        count = len(source.image_BCHW)
-        on_strong = Features(logits[count : 2 * count], feat[count : 2 * count])
-        return logits[:count], on_strong, logits[2 * count :] if weak else None
-
-    def _target_loss(
-        self, on_strong: Features, on_weak: Tensor | None, rectified: Rectified, target: TargetBatch, patches: Patches
-    ) -> Tensor:
-        if on_weak is not None:
-            logits_BKhw, label_Bhw = on_weak, rectified.label_Bhw
-        else:
-            logits_BKhw, label_Bhw = on_strong.logits_BKhw, self._to_strong_labels(rectified.label_Bhw, target)
-        return symmetric_cross_entropy(
-            logits_BKhw, patches.paste_labels(label_Bhw), self.stage.alpha, self.stage.beta, IGNORE
-        )
-
-    def _to_strong_labels(self, label_Bhw: Tensor, target: TargetBatch) -> Tensor:
-        size_hw, stride = label_Bhw.shape[-2:], self.student.stride
-        moved = resample(label_Bhw[:, None], target.strong_to_weak_B33, size_hw, stride, "nearest", fill=IGNORE)
-        return moved[:, 0].where(target.strong_valid_Bhw, IGNORE)
-
-    def _consistency(self, feat_BDhw: Tensor, on_strong: Features, target: TargetBatch, patches: Patches) -> Tensor:
-        """KL of the clusters the teacher finds on the weak view and the student on the strong one (paper Eq. 14)."""
-        temperature = self.stage.temperature
-        with torch.no_grad():
-            prob_BKhw = cluster_probabilities(feat_BDhw, self.prototypes.average_KD, temperature)
-            prob_BKhw = resample(
-                prob_BKhw, target.strong_to_weak_B33, prob_BKhw.shape[-2:], self.student.stride, "bilinear"
-            )
-            prob_BKhw = prob_BKhw / prob_BKhw.sum(dim=1, keepdim=True).clamp(min=1e-6)
-        student_BKhw = similarity_map(on_strong.feat_BDhw, self.prototypes.weight_KD) / temperature
-        valid_Bhw = target.strong_valid_Bhw
+    def _study(self, source: SourceBatch, target: TargetBatch, patches: Patches) -> Studied:
         if self.stage.target_view == "strong":
-            valid_Bhw = valid_Bhw & ~patches.pasted_Bhw
-        return kl_divergence(prob_BKhw, student_BKhw, valid_Bhw)
+            on_source, on_strong = self.study(source.image_BCHW, patches.paste(target.strong_BCHW))
+            return Studied(on_source, on_strong, on_strong)
+        return Studied(*self.study(source.image_BCHW, target.strong_BCHW, patches.paste(target.weak_BCHW)))
 
-    def _self_labelling(self, feat_BDhw: Tensor, label_Bhw: Tensor) -> Tensor:
-        """Assign bank and current pixels together, learn the prototypes from the current ones, then remember them."""
-        classes = len(self.distribution_K)
-        feat_PD, label_P = feat_BDhw.movedim(1, -1).flatten(0, 2), label_Bhw.flatten()
-        wanted = self.stage.pixels * len(label_Bhw)
-        if self.stage.stratified:
-            chosen = stratified_sample(label_P, self.distribution_K, wanted)
-        else:
-            chosen = uniform_sample(label_P, classes, wanted)
-        feat_ND = feat_PD[chosen]
-        proto_KD = self.prototypes.weight_KD
+    def _labels(self, rectified: Rectified, target: TargetBatch) -> Tensor:
+        """The rectified labels of the view they are learned on."""
+        if self.stage.target_view == "weak":
+            return rectified.label_Bhw
+        return self.carrier.labels(rectified.label_Bhw, target, IGNORE)
+
+    def _target_losses(
+        self, learned: Features, rectified: Rectified, target: TargetBatch, patches: Patches
+    ) -> dict[str, Tensor]:
+        logits_BKhw = self.to_grid(learned.logits_BKhw, target.size_hw)
+        label_Bhw = patches.paste_labels(self._labels(rectified, target))
+        terms = {}
+        if self.stage.weight_target:
+            alpha, beta = self.stage.alpha, self.stage.beta
+            terms["target"] = symmetric_cross_entropy(logits_BKhw, label_Bhw, alpha, beta, IGNORE)
+        if self.stage.weight_uniform:
+            terms["uniform"] = uniform_regulariser(logits_BKhw)
+        return terms
+
+    def _consistency(self, taught: Taught, on_strong: Features, target: TargetBatch, patches: Patches) -> Tensor:
+        """KL of the clusters the teacher finds on the weak view and the student on the strong one (paper Eq. 14)."""
+        temperature, average_KD = self.stage.temperature, self.clusters.prototypes.average_KD
         with torch.no_grad():
-            scores_NK = similarity(torch.cat([self.bank.features(), feat_ND]), proto_KD)
-            shares_K = self.distribution_K if self.stage.align else torch.ones_like(self.distribution_K)
-            assign_NK = sinkhorn(scores_NK, shares_K, self.stage.epsilon, self.stage.sinkhorn_iterations)
-        self.bank.push(feat_ND, label_P[chosen])
-        current_NK = assign_NK[len(assign_NK) - len(chosen) :]
-        return self_labelling(feat_ND, proto_KD, current_NK, self.stage.temperature)
+            prob_BKhw = cluster_probabilities(taught.weak.feat_BDhw, average_KD, temperature)
+            prob_BKhw = self.carrier.probabilities(prob_BKhw, target)
+            valid_Bhw = self.carrier.valid(target)
+            if self.stage.target_view == "strong":
+                valid_Bhw = valid_Bhw & ~patches.pasted_Bhw
+        feat_BDhw = self.to_grid(on_strong.feat_BDhw, target.size_hw)
+        student_BKhw = similarity_map(feat_BDhw, average_KD) / temperature
+        return kl_divergence(prob_BKhw, student_BKhw, valid_Bhw, self.stage.kl_mean)
+
+    def _self_labelling(self, taught: Taught, rectified: Rectified) -> dict[str, Tensor]:
+        if self.stage.bank_labels == "misplaced":
+            feat_BDhw, logits_BKhw = taught.seen.feat_BDhw.float(), taught.seen.logits_BKhw.float()
+            return self.clusters.losses(self.clusters.draw_misplaced(feat_BDhw, logits_BKhw, rectified.label_Bhw))
+        weak = taught.weak
+        return self.clusters.losses(self.clusters.draw(weak.feat_BDhw, weak.logits_BKhw, rectified.label_Bhw))
+
+    def _contrast(
+        self, taught: Taught, learned: Features, rectified: Rectified, target: TargetBatch, patches: Patches
+    ) -> Tensor:
+        whole_B = ~patches.drawn_B
+        if self.stage.bank_labels == "misplaced":
+            label_BP = self.clusters.misplace(rectified.label_Bhw, taught.seen.feat_BDhw)
+            return self.clusters.contrast(learned.feat_BDhw.float(), label_BP, whole_B)
+        feat_BDhw = self.to_grid(learned.feat_BDhw, target.size_hw)
+        return self.clusters.contrast(feat_BDhw, self._labels(rectified, target).flatten(1), whole_B)

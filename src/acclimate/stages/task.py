@@ -1,14 +1,15 @@
-"""What every stage shares: a student that learns, and its moving average that is kept."""
+"""What every stage shares: a student that learns, and its moving average."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from acclimate import recipe
+from acclimate.data.geometry import Grid, enlarge
 from acclimate.networks import Average, Features, Segmenter
 
 
@@ -21,15 +22,20 @@ class Task(nn.Module):
     Args:
         student: the network that learns.
         choices: the whole recipe.
-        lr: the stage's own learning rate, or 0 for the optimiser's.
+        stage: the recipe's section of the stage, for its learning rates.
+        noisy_teacher: see `Average`.
     """
 
-    def __init__(self, student: Segmenter, choices: recipe.Recipe, lr: float) -> None:
+    def __init__(
+        self, student: Segmenter, choices: recipe.Recipe, stage: recipe.Section, noisy_teacher: bool = False
+    ) -> None:
         super().__init__()
         self.student = student
-        self.average = Average(student, choices.optimizer.ema)
+        section = choices.optimizer
+        self.average = Average(student, section.ema, section.average == "ramped", noisy_teacher)
         self.choices = choices
-        self.lr = lr or choices.optimizer.lr
+        self.lr = stage.lr or section.lr
+        self.head_lr = self.lr * (stage.head_factor or section.head_factor)
         self.optimizers: list[torch.optim.Optimizer] = []
 
     def step(self, batch: Any) -> dict[str, Tensor]:
@@ -42,14 +48,45 @@ class Task(nn.Module):
 
     @property
     def teacher(self) -> Segmenter:
-        """The averaged student, in eval mode: it labels, and it is what a stage leaves behind."""
+        """The averaged student: it labels."""
         return self.average.network
 
+    @property
+    def kept(self) -> Segmenter:
+        """What the stage leaves behind."""
+        return self.student if self.choices.optimizer.keep == "student" else self.teacher
+
+    @property
+    def grid(self) -> Grid:
+        """The cells in which target losses are computed."""
+        own, stride = self.student.grid, self.choices.network.loss_stride
+        return Grid(stride, own.corners) if 0 < stride < own.stride else own
+
     def see(self, network: nn.Module, image_BCHW: Tensor) -> Features:
-        """Run a network on images in [0, 1] in the recipe's precision."""
+        """What a network says of uint8 images, in the recipe's precision."""
         half = self.choices.precision == "bfloat16"
         with torch.autocast(image_BCHW.device.type, torch.bfloat16, enabled=half):
-            return network(image_BCHW)
+            return network(image_BCHW.float() / 255)
+
+    def study(self, *views: Tensor) -> list[Features]:
+        """What the student says of several batches of uint8 images: in one pass, or in one for each."""
+        if self.choices.network.passes == "separate":
+            return [self.see(self.student, view_BCHW) for view_BCHW in views]
+        seen = self.see(self.student, torch.cat(views))
+        counts = [len(view_BCHW) for view_BCHW in views]
+        return [Features(*parts) for parts in zip(*(maps.split(counts) for maps in seen), strict=True)]
+
+    def to_grid(self, maps_BChw: Tensor, size_hw: Sequence[int]) -> Tensor:
+        """A network's maps of pictures of ``size_hw`` pixels, in the cells of `grid`, as float32."""
+        if self.grid == self.student.grid:
+            return maps_BChw.float()
+        height, width = size_hw
+        return enlarge(maps_BChw.float(), self.student.grid, (height, width), self.grid.stride)
+
+    def to_pixels(self, maps_BChw: Tensor, label_BHW: Tensor) -> Tensor:
+        """The student's maps at the pixels of the labels, as float32."""
+        height, width = label_BHW.shape[-2:]
+        return enlarge(maps_BChw.float(), self.student.grid, (height, width))
 
 
 def optimizer_for(task: Task, extra: list[dict[str, Any]] | None = None) -> torch.optim.Optimizer:
@@ -57,21 +94,9 @@ def optimizer_for(task: Task, extra: list[dict[str, Any]] | None = None) -> torc
     section = task.choices.optimizer
     groups: list[dict[str, Any]] = [
         {"params": list(task.student.backbone_parameters()), "lr": task.lr},
-        {"params": list(task.student.head_parameters()), "lr": task.lr * section.head_factor},
+        {"params": list(task.student.head_parameters()), "lr": task.head_lr},
     ]
     groups += extra or []
     if section.name == "sgd":
         return torch.optim.SGD(groups, momentum=section.momentum, weight_decay=section.weight_decay)
     return torch.optim.AdamW(groups, weight_decay=section.weight_decay)
-
-
-def unit_image(image_BCHW: Tensor) -> Tensor:
-    """uint8 images as float32 in [0, 1], the networks' input."""
-    return image_BCHW.float() / 255
-
-
-def upsample(logits_BKhw: Tensor, label_BHW: Tensor, stride: int) -> Tensor:
-    """Logits at the labels' resolution (bilinear); the network's padding at right and bottom is cut off."""
-    height, width = label_BHW.shape[-2:]
-    full = F.interpolate(logits_BKhw.float(), scale_factor=stride, mode="bilinear", align_corners=False)
-    return full[..., :height, :width]

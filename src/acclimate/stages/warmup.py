@@ -9,20 +9,19 @@ from acclimate import recipe
 from acclimate.data.views import SourceBatch, TargetBatch
 from acclimate.networks import Discriminator, Segmenter
 from acclimate.selflabel.losses import cross_entropy
-from acclimate.stages.task import Task, optimizer_for, unit_image, upsample
+from acclimate.stages.task import Task, optimizer_for
 
 
 class SupervisedTask(Task):
     """Cross-entropy on labelled images: the source-only model, and the ceiling on target labels."""
 
-    def __init__(self, student: Segmenter, choices: recipe.Recipe, lr: float = 0.0) -> None:
-        super().__init__(student, choices, lr)
+    def __init__(self, student: Segmenter, choices: recipe.Recipe, stage: recipe.Supervised) -> None:
+        super().__init__(student, choices, stage)
         self.optimizers = [optimizer_for(self)]
 
     def step(self, batch: SourceBatch) -> dict[str, Tensor]:
-        logits_BKhw = self.see(self.student, unit_image(batch.image_BCHW)).logits_BKhw
-        loss = cross_entropy(upsample(logits_BKhw, batch.label_BHW, self.student.stride), batch.label_BHW)
-        return {"loss": loss}
+        logits_BKhw = self.see(self.student, batch.image_BCHW).logits_BKhw
+        return {"loss": cross_entropy(self.to_pixels(logits_BKhw, batch.label_BHW), batch.label_BHW)}
 
 
 class WarmupTask(Task):
@@ -30,13 +29,13 @@ class WarmupTask(Task):
 
     Least-squares adversarial alignment of softmax maps (AdaptSegNet, CVPR 2018). One backward pass serves
     both players: the segmenter's term sees the discriminator's weights as constants, the discriminator's
-    terms see the segmenter's outputs as constants. Source and target go through the network as one batch,
-    so that its normalisation statistics are those of both domains, as they will be in the teacher.
+    terms see the segmenter's outputs as constants. Source and target usually go through the network as one
+    batch, so that its normalisation statistics are those of both domains, as they will be in the teacher.
     """
 
     def __init__(self, student: Segmenter, choices: recipe.Recipe) -> None:
         stage = choices.warmup
-        super().__init__(student, choices, stage.lr)
+        super().__init__(student, choices, stage)
         self.optimizers = [optimizer_for(self)]
         self.weight = stage.adversarial_weight if stage.adversarial else 0.0
         if self.weight:
@@ -46,13 +45,10 @@ class WarmupTask(Task):
 
     def step(self, batch: tuple[SourceBatch, TargetBatch]) -> dict[str, Tensor]:
         source, target = batch
-        count = len(source.image_BCHW)
-        image_BCHW = unit_image(torch.cat([source.image_BCHW, target.weak_BCHW]))
-        logits_BKhw = self.see(self.student, image_BCHW).logits_BKhw.float()
-        label_BHW = source.label_BHW
-        terms = {"source": cross_entropy(upsample(logits_BKhw[:count], label_BHW, self.student.stride), label_BHW)}
+        on_source, on_target = (seen.logits_BKhw.float() for seen in self.study(source.image_BCHW, target.weak_BCHW))
+        terms = {"source": cross_entropy(self.to_pixels(on_source, source.label_BHW), source.label_BHW)}
         if self.weight:
-            terms |= self._adversarial(logits_BKhw[:count].softmax(dim=1), logits_BKhw[count:].softmax(dim=1))
+            terms |= self._adversarial(on_source.softmax(dim=1), on_target.softmax(dim=1))
         # The discriminator's loss touches its own weights only, so its weight in the sum is its own affair.
         loss = terms["source"] + self.weight * terms.get("adversarial", 0) + terms.get("discriminator", 0)
         return {"loss": loss, **terms}
