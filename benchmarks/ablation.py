@@ -1,4 +1,4 @@
-"""What each part of stage 1 is worth: the demo's stage 1 with one part removed at a time.
+"""What each part of stage 1 is worth: the demo's stage 1 with one part removed, or one official defect put back.
 
     python benchmarks/ablation.py --base runs/demo --out runs/ablation
 
@@ -9,6 +9,7 @@ stage 1 anew with the base's seed. Variants that are finished are not run again.
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 
 from acclimate import recipe as recipes
@@ -26,7 +27,20 @@ VARIANTS = {
     "fixed class distribution": ["selflabel.distribution_momentum=1"],
     "no CutMix": ["selflabel.cutmix=0"],
     "no loss on pseudo labels": ["selflabel.weight_target=0"],
-}
+    # Defects of the official implementation, docs/fidelity.md
+    "contrast": ["selflabel.weight_contrast=0.001"],
+    "B1 contrast with misplaced labels": [
+        "selflabel.weight_contrast=0.001", "selflabel.bank_labels=misplaced", "selflabel.stratified=false",
+    ],
+    "B3 noisy teacher": ["selflabel.teacher_mode=train"],
+    "B4 unnormalised bank scores": ["selflabel.bank_scores=dot"],
+    "B5 self-labelling by logits": ["selflabel.weight_logits=0.1"],
+    "B6 consistency over classes": ["selflabel.kl_mean=elements"],
+    "B7 fixed distribution, uniform sampling": [
+        "selflabel.distribution_momentum=1", "selflabel.stratified=false",
+    ],
+    "B11 replayed label geometry": ["augment.label_geometry=replayed"],
+}  # fmt: skip
 WHOLE = "all parts"
 
 
@@ -41,7 +55,7 @@ def main() -> None:
     runs: dict[str, Run] = {}
     for name, change in {WHOLE: [], **{name: VARIANTS[name] for name in args.only}}.items():
         recipe = recipes.load(args.base / "recipe.yaml", [*stage_1, *change])
-        runs[name] = adapt(recipe, args.out / name.replace(" ", "-"), reuse=args.base)
+        runs[name] = adapt(recipe, args.out / re.sub(r"\W+", "-", name), reuse=args.base)
     with atomic(args.out / "ablation.md") as temporary:
         temporary.write_text(table(runs), encoding="utf-8")
     print(table(runs))

@@ -38,7 +38,7 @@ from acclimate.stages.task import Task
 from acclimate.stages.warmup import SupervisedTask, WarmupTask
 from acclimate.training import CHECKPOINT, Plan, fit, step_seed
 
-_ALWAYS = ("seed", "precision", "network.", "optimizer.", "augment.", "data.classes", "data.width", "data.crop",
+_ALWAYS = ("seed", "precision", "network.", "optimizer.", "augment.flip", "data.classes", "data.width", "data.crop",
            "data.scale")  # fmt: skip
 
 
@@ -56,9 +56,10 @@ def stages_of(recipe: Recipe) -> list[Stage]:
             stages.append(Stage("warmup", "warm-up", "source", (*domains, "warmup.")))
     if recipe.selflabel.iterations:
         stages.append(Stage("initialise", "initialisation", stages[-1].name, domains))
-        stages.append(Stage("selflabel", "stage 1", "initialise", ("selflabel.",)))
+        stages.append(Stage("selflabel", "stage 1", "initialise", ("augment.", "selflabel.")))
     for number in range(1, recipe.distill.rounds + 1):
-        stages.append(Stage(f"distill-{number}", f"stage {number + 1}", stages[-1].name, (*domains, "distill.")))
+        sections = (*domains, "augment.", "distill.")
+        stages.append(Stage(f"distill-{number}", f"stage {number + 1}", stages[-1].name, sections))
     if recipe.data.ceiling.path:
         stages.append(Stage("ceiling", "ceiling", None, (*_ALWAYS, "data.ceiling.", "ceiling.")))
     return stages
