@@ -35,7 +35,7 @@ VARIANTS = {
     "B3 noisy teacher": ["selflabel.teacher_mode=train"],
     "B4 unnormalised bank scores": ["selflabel.bank_scores=dot"],
     "B5 self-labelling by logits": ["selflabel.weight_logits=0.1"],
-    "B6 consistency over classes": ["selflabel.kl_mean=elements"],
+    "B6 consistency over classes": ["selflabel.kl_mean=elements", "selflabel.weight_consistency=5"],
     "B7 fixed distribution, uniform sampling": [
         "selflabel.distribution_momentum=1", "selflabel.stratified=false",
     ],

@@ -131,3 +131,12 @@ def test_unknown_classes_and_missing_sets_are_told_together(town: Path) -> None:
 def test_source_and_target_are_required() -> None:
     message = problems(recipe.parse({}))
     assert "data.source: no folder" in message and "data.target: no folder" in message
+
+
+def test_whole_images_must_have_one_shape(town: Path) -> None:
+    save(town / "target/images/wide.png", np.zeros((48, 96, 3), np.uint8))
+    whole = recipe.parse({**recipe.to_dict(a_recipe(town)), "method": "official"})
+    assert check(whole), "what the recipe says itself goes before the method"
+    tree = recipe.to_dict(a_recipe(town))
+    tree["selflabel"]["teacher_view"] = "whole"
+    assert "different shapes (64x32, 64x48" in problems(recipe.parse(tree))

@@ -12,6 +12,7 @@ import numpy as np
 from acclimate.data.datasets import ImageSet, LabelledSet, default_ids, open_images, open_labelled, open_space
 from acclimate.data.decode import read_size
 from acclimate.data.evidence import Value, doubt, values_in
+from acclimate.data.geometry import scaled_size
 from acclimate.data.layouts import arrange, orphan_labels
 from acclimate.data.releases import shortfalls
 from acclimate.errors import UserError
@@ -94,7 +95,7 @@ def check(recipe: Recipe, log: Callable[[str], None] = lambda _: None, decoded: 
         images = _open(folder, role, space, default_ids(recipe.data), report)
         if images is not None:
             log(f"checking {role}: {len(images)} images")
-            found = _check_set(images, folder, role, decoded, report)
+            found = _check_set(images, folder, recipe, role, decoded, report)
             _check_batches(len(images), role, recipe, report)
             _note_files(images, folder, role, report)
             if found is not None:
@@ -133,7 +134,9 @@ class _Look:
     problem: UserError | None = None
 
 
-def _check_set(images: ImageSet, folder: Folder, role: str, decoded: int, report: _Report) -> SetFindings | None:
+def _check_set(
+    images: ImageSet, folder: Folder, recipe: Recipe, role: str, decoded: int, report: _Report
+) -> SetFindings | None:
     """Read all headers and decode all files, or evenly spaced ones, in threads (Pillow releases the lock)."""
     count = min(len(images), decoded)
     to_decode = {i * len(images) // count for i in range(count)}
@@ -144,6 +147,8 @@ def _check_set(images: ImageSet, folder: Folder, role: str, decoded: int, report
         if not (misread and isinstance(problem, UnknownValues)):
             report.problem(role, str(problem))
     sizes = [look.size for look in looks if look.size and look.problem is None]
+    if role == "target":
+        _check_shapes(set(sizes), recipe, report)
     histograms = [look.histogram for look in looks if look.histogram is not None]
     return _summary(images, role, count, np.array(sizes), histograms) if sizes else None
 
@@ -179,6 +184,19 @@ def _check_meaning(images: LabelledSet, folder: Folder, role: str, looks: list[_
     if len(understood) == len(images) and not np.any([histogram[:IGNORE] for histogram in understood]):
         report.problem(role, _nothing_labelled(images, folder, role))
     return found is not None and found.covers_unknown
+
+
+def _check_shapes(sizes: set[tuple[int, int]], recipe: Recipe, report: _Report) -> None:
+    """Whole images can only be one batch if they are of one size once they are scaled."""
+    shapes = sorted({scaled_size(size, recipe.data.width) for size in sizes})
+    if recipe.selflabel.iterations and recipe.selflabel.teacher_view == "whole" and len(shapes) > 1:
+        some = ", ".join(f"{width}x{height}" for height, width in shapes[:3]) + (", …" if len(shapes) > 3 else "")
+        report.problem(
+            "target",
+            f"data.target: images of different shapes ({some} at data.width: {recipe.data.width}), but with "
+            "selflabel.teacher_view: whole (method: official) the teacher takes whole images in batches; "
+            "cut the images to one shape, or set selflabel.teacher_view: weak",
+        )
 
 
 def _nothing_labelled(images: LabelledSet, folder: Folder, role: str) -> str:

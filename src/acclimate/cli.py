@@ -213,7 +213,7 @@ def _classes_table(findings: Findings) -> Table:
 
 
 def _evaluate_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="run folder or .safetensors file")
+    parser.add_argument("model", metavar="MODEL", help="run folder, .safetensors file or official .pkl")
     parser.add_argument("--data", dest="path", required=True, metavar="DIR", help="folder of the labelled images")
     parser.add_argument("--labels", default="", metavar="DIR", help="folder or template of the labels")
     parser.add_argument("--ids", default="", metavar="S", help="scheme or label map: meaning of the raw label values")
@@ -240,7 +240,7 @@ def _evaluate(args: Namespace) -> None:
 
 
 def _predict_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="run folder or .safetensors file")
+    parser.add_argument("model", metavar="MODEL", help="run folder, .safetensors file or official .pkl")
     parser.add_argument("images", nargs="+", metavar="IMAGES", help="images, or folders of images")
     parser.add_argument("--out", required=True, metavar="DIR", help="where the masks go")
     parser.add_argument("--overlay", action="store_true", help="write the tinted photos as well")

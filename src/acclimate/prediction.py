@@ -58,7 +58,7 @@ class Model:
 
 
 def load(path: str | Path, device: str = "auto", width: int | None = None, how: Inference = ONE_LOOK) -> Model:
-    """The model in a run folder or a ``.safetensors`` file, in eval mode on ``device``.
+    """The model in a run folder, a ``.safetensors`` file or an official checkpoint, in eval mode on ``device``.
 
     Args:
         path: run folder or model file.
@@ -76,7 +76,7 @@ def load(path: str | Path, device: str = "auto", width: int | None = None, how: 
     if not file.is_file():
         remedy = (
             "the run has not come to its end yet; call `acclimate adapt` with this --out again, or name a model "
-            "under stages/" if path.is_dir() else "give a run folder or a .safetensors file"
+            "under stages/" if path.is_dir() else "give a run folder, a .safetensors file or an official .pkl"
         )  # fmt: skip
         raise UserError(f"{file}: no such model; {remedy}")
     network, space, meta = load_model(file)

@@ -1,0 +1,94 @@
+"""Every shipped recipe, whole, on small folders that lie as its data sets do when downloaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import miniature
+import pytest
+import torch
+
+from acclimate import recipe as recipes
+from acclimate.evaluation import Scores
+from acclimate.networks import deeplab
+from acclimate.networks.weights import load_model
+from acclimate.pipeline import adapt
+from acclimate.prediction import load
+from acclimate.recipe import Folder
+from acclimate.run import Run
+
+BENCHMARKS = [name for name in recipes.names() if name.endswith(("cityscapes", "official"))]
+ROLES = ("source", "target", "val")
+SMALL = [
+    "source.iterations=1", "warmup.iterations=1", "selflabel.iterations=2", "distill.iterations=1",
+    *(f"{stage}.batch=2" for stage in ("source", "warmup", "selflabel", "distill")),
+    "data.width=128", "data.crop=[64, 96]", "data.workers=0", "selflabel.bank=48", "selflabel.pixels=24",
+    "network.weights=none", "device=cpu",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def downloads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("downloads")
+    for layout in (miniature.gta5, miniature.synthia, miniature.cityscapes):
+        layout(root / layout.__name__)
+    return root
+
+
+def dry_run(name: str, downloads: Path, out: Path, *overrides: str) -> Run:
+    given = recipes.load(name)
+    layouts = [getattr(given.data, role).layout for role in ROLES]
+    if name in ("demo", "laptop"):  # recipes for anybody's folders
+        layouts = ["gta5", "cityscapes", "cityscapes"]
+        overrides += (*(f"data.{role}.layout={layout}" for role, layout in zip(ROLES, layouts, strict=True)),)
+        overrides += ("data.classes=cityscapes19",)
+    paths = [f"data.{role}.path={downloads / layout}" for role, layout in zip(ROLES, layouts, strict=True)]
+    return adapt(recipes.load(name, [*SMALL, *paths, *overrides]), out)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", recipes.names())
+def test_every_stage_of_a_shipped_recipe_runs(
+    name: str, downloads: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deeplab, "BLOCKS", (1, 1, 1, 1))
+    run = dry_run(name, downloads, tmp_path / "run")
+    assert [row["name"] for row in run.results] == ["source", "warmup", "selflabel", "distill-1", "distill-2"]
+    network, space, _ = load_model(run.best)
+    assert all(torch.isfinite(p).all() for p in network.parameters())
+    assert len(space) == (16 if name.startswith("synthia") else 19)
+    subsets = run.results[-1]["subsets"]
+    assert set(subsets) == {"cityscapes13"} if len(space) == 16 else {"cityscapes16", "cityscapes13"}
+    official = name.endswith("official")
+    if name in BENCHMARKS:
+        assert network.choices.extra_norm == official, "the last student has the norm of distill.extra_norm"
+
+
+@pytest.mark.slow
+def test_official_numbers_can_be_run_from_a_published_warm_up(
+    downloads: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkpoint in the official layout is measured the same in every form, and stage 1 goes on from it."""
+    from acclimate.networks.convert import convert
+
+    monkeypatch.setattr(deeplab, "BLOCKS", (1, 1, 1, 1))
+    before = dry_run("gta5-cityscapes", downloads, tmp_path / "before", "selflabel.iterations=0", "distill.rounds=0")
+    published = tmp_path / "from_gta5_to_cityscapes_on_deeplabv2_best_model.pkl"
+    convert(before.best, published)
+    run = dry_run(
+        "gta5-cityscapes-official", downloads, tmp_path / "run", f"start={published}", "distill.rounds=0",
+    )  # fmt: skip
+    assert [row["name"] for row in run.results] == ["start", "selflabel"]
+    assert run.results[0]["iou"] == before.results[-1]["iou"]
+
+    def scores(path: Path) -> Scores:
+        return load(path, width=128).evaluate(Folder(str(downloads / "cityscapes"), "cityscapes", "val"))
+
+    again, back = tmp_path / "again.safetensors", tmp_path / "back.pkl"
+    convert(published, again)
+    convert(again, back)
+    # NaN, of classes that are absent, equals nothing.
+    assert repr(scores(published)) == repr(scores(again)) == repr(scores(back))
+    ours, theirs = (torch.load(path, weights_only=True)["ResNet101"]["model_state"] for path in (published, back))
+    assert list(ours) == list(theirs)
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
