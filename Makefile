@@ -5,10 +5,10 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format clean
+.PHONY: help install demo test test-reliability check format clean
 
 help:  ## list these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(STAMP)  ## create .venv and install the package with its development tools
 
@@ -20,8 +20,11 @@ $(STAMP): pyproject.toml
 demo: $(STAMP)  ## adapt a model to the built-in benchmark (minutes on a CPU), into runs/demo
 	$(BIN)/python -m acclimate demo --out runs/demo
 
-test: $(STAMP)  ## run all tests
-	$(BIN)/python -m pytest
+test: $(STAMP)  ## run all tests, of the kills the quick part
+	$(BIN)/python -m pytest -m "not reliability"
+
+test-reliability: $(STAMP)  ## kill runs everywhere and compare how they end, to the bit (minutes)
+	$(BIN)/python -m pytest tests/test_reliability.py
 
 check: $(STAMP)  ## lint, formatting, types, spelling
 	$(BIN)/ruff check .

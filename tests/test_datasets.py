@@ -372,7 +372,7 @@ def text_instead(path: Path) -> None:
     ("spoil", "part"),
     [
         (truncate, "cannot be decoded"),
-        (text_instead, "cannot be decoded"),
+        (text_instead, "is not an image"),
         (lambda path: path.write_bytes(b""), "is empty (0 bytes)"),
         (Path.unlink, "no such file"),
     ],

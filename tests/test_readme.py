@@ -86,12 +86,20 @@ def exec_python(folders: Path) -> None:
     assert scope["model"].space.classes == ("road", "pavement", "building", "sky", "car")
 
 
-def test_the_command_of_the_table_makes_a_recipe() -> None:
-    (block,) = blocks("console")
-    words = shlex.split(block.replace("\\\n", " "))
-    assert words[:3] == ["$", "acclimate", "adapt"]
-    made = cli._recipe(cli.COMMANDS["adapt"].parser().parse_intermixed_args(words[3:]))
-    assert made.data.ceiling.labels == "trainannot_for_ceiling_only" and made.data.val.layout == "camvid"
+def test_the_commands_that_need_downloads_are_understood() -> None:
+    """Those of the tables and of docs/reproducing.md: words that the parsers take, and recipes without problems."""
+    page = (ROOT / "docs" / "reproducing.md").read_text(encoding="utf-8")
+    shown = "".join([*blocks("console"), *re.findall(r"^```console\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)])
+    lines = [shlex.split(line) for line in shown.replace("\\\n", " ").splitlines()]
+    made = {}
+    for dollar, program, command, *words in lines:
+        assert (dollar, program) == ("$", "acclimate")
+        args = cli.COMMANDS[command].parser().parse_intermixed_args(words)
+        if command in ("adapt", "check"):
+            made[words[0]] = cli._recipe(args)
+    assert set(made) == {"laptop", "gta5-cityscapes", "gta5-cityscapes-official"}
+    assert made["laptop"].data.ceiling.labels == "trainannot_for_ceiling_only"
+    assert made["gta5-cityscapes-official"].start.endswith(".pkl")
 
 
 def test_the_label_map_of_the_data_page_is_one(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def _hints(section=Recipe, prefix=""):
 
 
 HINTS = dict(_hints())
-TEXT = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=12)
+TEXT = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), max_size=12)
 
 
 def _values(key: str) -> st.SearchStrategy:

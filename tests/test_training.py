@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from acclimate.errors import UserError
+from acclimate.interrupts import terminable
 from acclimate.journal import Journal
 from acclimate.recipe import Recipe
-from acclimate.training import CHECKPOINT, Plan, fit, rate_factor, step_seed
+from acclimate.training import CHECKPOINT, PREVIOUS, Plan, fit, rate_factor, step_seed
 
 
 class Numbers:
@@ -102,10 +105,78 @@ def test_a_loss_that_is_not_finite_stops_with_its_name_and_keeps_the_checkpoint(
     assert bool(torch.isfinite(content["task"]["weight"]))
 
 
-def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
-    (tmp_path / CHECKPOINT).write_bytes(b"not a checkpoint")
-    with pytest.raises(UserError, match="checkpoint cannot be read"):
+def damage(path: Path, cut: bool) -> None:
+    """Halve a checkpoint, or flip one bit of its first tensor."""
+    content = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        tensor = next(info for info in archive.infolist() if "/data/" in info.filename)
+        content[content.index(archive.read(tensor), tensor.header_offset)] ^= 1
+    path.write_bytes(content[: len(content) // 2] if cut else content)
+
+
+@pytest.mark.parametrize("cut", [False, True], ids=["a bit flipped", "cut"])
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], cut: bool
+) -> None:
+    whole = train(tmp_path / "whole", Line())
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "broken", Line(), stop_at=9)
+    newest, before = tmp_path / "broken" / CHECKPOINT, tmp_path / "broken" / PREVIOUS
+    steps = [torch.load(path, weights_only=True)["state"]["step"] for path in (before, newest)]
+    assert steps == [4, 8]
+    damage(newest, cut)
+    assert train(tmp_path / "broken", Line()) == whole
+    said = capsys.readouterr().out
+    assert f"warning: {newest}: damaged" in said and "the one before is used" in said and "going on at it 4" in said
+    records = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("whole", "broken")]
+    assert records[0] == records[1]
+
+
+def test_without_a_whole_checkpoint_the_stage_starts_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = train(tmp_path / "whole", Line())
+    for name in (CHECKPOINT, PREVIOUS):
+        (tmp_path / name).write_bytes(b"not a checkpoint")
+    assert train(tmp_path, Line()) == whole
+    assert "stage line starts anew" in capsys.readouterr().out
+
+
+def test_a_checkpoint_of_another_task_is_named(tmp_path: Path) -> None:
+    torch.save({"task": {}, "optimizers": []}, tmp_path / CHECKPOINT)
+    with pytest.raises(UserError, match=r"checkpoint\.pt: whole, but not a checkpoint of this stage"):
         train(tmp_path, Line())
+
+
+@pytest.mark.parametrize("stop_at", [3, 4, 10])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_request_to_stop_is_obeyed_after_the_step_and_costs_nothing(
+    tmp_path: Path, stop_at: int, number: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Asked(Line):
+        def after_step(self) -> None:
+            if self.steps == stop_at:
+                signal.raise_signal(number)
+
+    whole = train(tmp_path / "whole", Line())
+    with pytest.raises(KeyboardInterrupt), terminable():
+        train(tmp_path / "broken", Asked())
+    assert f"saved at iteration {stop_at}" in capsys.readouterr().out
+    after = Line()
+    assert train(tmp_path / "broken", after) == whole
+    assert after.steps == 10 - stop_at
+    records = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("whole", "broken")]
+    assert records[0] == records[1]
+
+
+def test_a_second_request_does_not_wait(tmp_path: Path) -> None:
+    class Stubborn(Line):
+        def step(self, batch: Numbers) -> dict[str, Tensor]:
+            for _ in range(2):
+                signal.raise_signal(signal.SIGINT)
+            return super().step(batch)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, Stubborn())
+    assert not (tmp_path / CHECKPOINT).exists()
 
 
 def test_seeds_differ_by_stage_and_step() -> None:

@@ -38,6 +38,9 @@ class Scenes:
         y, x = np.mgrid[:h, :w]
         return (x * 2 > w + 7 * index).astype(np.uint8) + (y * 3 > 2 * h - 5 * index)
 
+    def read(self, index: int) -> tuple[int, np.ndarray]:
+        return index, self.image(index)
+
     def image(self, index: int) -> np.ndarray:
         if index == self.broken:
             raise UserError(f"scene {index}: broken; mend it")

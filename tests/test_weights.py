@@ -72,7 +72,7 @@ def test_a_failed_save_leaves_the_old_file(saved: Path, monkeypatch: pytest.Monk
 
     before = saved.read_bytes()
     monkeypatch.setattr(weights, "save_file", disk_full)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(UserError, match="no space"):
         save_model(saved, build(SMALL, 3), SPACE, SMALL, {})
     assert saved.read_bytes() == before
     assert list(saved.parent.iterdir()) == [saved]

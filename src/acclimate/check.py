@@ -12,6 +12,7 @@ import numpy as np
 from acclimate.data.datasets import ImageSet, LabelledSet, default_ids, open_images, open_labelled, open_space
 from acclimate.data.decode import read_size
 from acclimate.data.evidence import Value, doubt, values_in
+from acclimate.data.forgiving import allowed
 from acclimate.data.geometry import scaled_size
 from acclimate.data.layouts import arrange, orphan_labels
 from acclimate.data.releases import shortfalls
@@ -50,6 +51,8 @@ class Findings:
     space: LabelSpace
     sets: tuple[SetFindings, ...]
     warnings: tuple[str, ...]
+    unreadable: tuple[str, ...] = ()
+    """Names of target images that cannot be read, where the recipe bears with that."""
 
 
 @dataclass
@@ -60,6 +63,8 @@ class _Report:
     warnings: list[str] = field(default_factory=list)
     problems: dict[str, list[str]] = field(default_factory=dict)
     """By role, so that a thousand broken files of one set do not hide the one of another."""
+    unreadable: list[str] = field(default_factory=list)
+    """Names of target images to leave out."""
 
     def problem(self, role: str, message: str) -> None:
         self.problems.setdefault(role, []).append(message)
@@ -96,7 +101,8 @@ def check(recipe: Recipe, log: Callable[[str], None] = lambda _: None, decoded: 
         if images is not None:
             log(f"checking {role}: {len(images)} images")
             found = _check_set(images, folder, recipe, role, decoded, report)
-            _check_batches(len(images), role, recipe, report)
+            left = len(images) - (len(report.unreadable) if role == "target" else 0)
+            _check_batches(left, role, recipe, report)
             _note_files(images, folder, role, report)
             if found is not None:
                 report.sets.append(found)
@@ -104,7 +110,7 @@ def check(recipe: Recipe, log: Callable[[str], None] = lambda _: None, decoded: 
     if report.problems or space is None:
         raise UserError(_listing(report.problems))
     _note_absent_classes(space, report)
-    return Findings(space, tuple(report.sets), tuple(report.warnings))
+    return Findings(space, tuple(report.sets), tuple(report.warnings), tuple(report.unreadable))
 
 
 def _open(folder: Folder, role: str, space: LabelSpace | None, ids: str, report: _Report) -> ImageSet | None:
@@ -140,8 +146,11 @@ def _check_set(
     """Read all headers and decode all files, or evenly spaced ones, in threads (Pillow releases the lock)."""
     count = min(len(images), decoded)
     to_decode = {i * len(images) // count for i in range(count)}
+    width = recipe.data.width * recipe.data.scale[1]
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
-        looks = list(threads.map(lambda i: _look(images, i, i in to_decode), range(len(images))))
+        looks = list(threads.map(lambda i: _look(images, i, i in to_decode, width), range(len(images))))
+    if role == "target" and recipe.data.on_bad_image == "skip":
+        looks = _without_broken(images, looks, report)
     misread = isinstance(images, LabelledSet) and _check_meaning(images, folder, role, looks, report)
     for problem in (look.problem for look in looks if look.problem is not None):
         if not (misread and isinstance(problem, UnknownValues)):
@@ -153,11 +162,30 @@ def _check_set(
     return _summary(images, role, count, np.array(sizes), histograms) if sizes else None
 
 
-def _look(images: ImageSet, index: int, decode: bool) -> _Look:
-    """Read one pair as far as wished."""
+def _without_broken(images: ImageSet, looks: list[_Look], report: _Report) -> list[_Look]:
+    """Leave out the images with problems if they are few; what is left."""
+    broken = [(sample.name, look.problem) for sample, look in zip(images.samples, looks, strict=True) if look.problem]
+    count, most = f"{len(broken)} of {len(looks)} images cannot be used", allowed(len(looks))
+    if len(broken) > most:
+        report.problem("target", f"data.target: {count}; data.on_bad_image: skip bears with {most} at most")
+        return looks
+    if broken:
+        lines = "".join(f"\n  - {problem}" for _, problem in broken[:_SHOWN])
+        more = f"\n  - … and {len(broken) - _SHOWN} more" if len(broken) > _SHOWN else ""
+        report.warnings.append(f"data.target: {count} and are skipped:{lines}{more}")
+        report.unreadable += [name for name, _ in broken]
+    return [look for look in looks if look.problem is None]
+
+
+def _look(images: ImageSet, index: int, decode: bool, width: float) -> _Look:
+    """Read one pair as far as wished; ``width`` is the greatest to which images will be scaled."""
     size, values = None, frozenset[Value]()
     try:
         size = images.size(index)
+        try:
+            scaled_size(size, width)
+        except UserError as error:
+            raise UserError(f"{images.samples[index].image}: {error}") from None
         if decode:
             images.image(index)
         if not isinstance(images, LabelledSet):

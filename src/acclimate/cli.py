@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import logging
+import os
+import re
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from acclimate import __version__
 from acclimate.errors import UserError
+from acclimate.interrupts import Terminated, terminable
+from acclimate.printable import printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -33,26 +38,44 @@ _ROLES = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0, 2 for wrong input, 130 when interrupted."""
+    """Run one command; returns the exit code: 0, 2 for wrong input, 130 after Ctrl-C, 143 after SIGTERM."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal of few letters is no reason to end a run
     words = list(sys.argv[1:] if argv is None else argv)
     command = COMMANDS[_top_parser().parse_args(words[:1] or ["--help"]).command]
     args = command.parser().parse_intermixed_args(words[1:])
     try:
-        with _log_on_stderr():
+        with terminable(), _log_on_stderr(), _main_process_talks():
             command.run(args)
     except UserError as error:
-        print(f"acclimate: {error}", file=sys.stderr)
+        if not error.told:
+            print(f"acclimate: {printable(str(error))}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(f"\nacclimate: interrupted; {command.after_interrupt}", file=sys.stderr)
-        return 130
+    except OSError as error:  # a folder that vanished or may not be written, a full disk
+        if error.filename is None:
+            raise
+        print(f"acclimate: {printable(_of_system(error))}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as request:
+        ended = isinstance(request, Terminated)
+        print(f"\nacclimate: {'terminated' if ended else 'interrupted'}; {command.after_interrupt}", file=sys.stderr)
+        return 143 if ended else 130
     return 0
+
+
+def _of_system(error: OSError) -> str:
+    """The system's refusal as a message; a temporary file goes by the name of the file that it was to become."""
+    path = Path(os.fsdecode(error.filename))
+    name = re.sub(r"^\.(.+)\.\d+\.tmp$", r"\1", path.name)
+    return f"{path.with_name(name) if name else path}: {error.strerror}; see to that, then call the command again"
 
 
 @contextmanager
 def _log_on_stderr() -> Iterator[None]:
     """Show what modules report, such as which tensors of a file of weights matched."""
     log, handler = logging.getLogger("acclimate"), logging.StreamHandler()
+    handler.setFormatter(_Plain())
     level = log.level
     log.setLevel(logging.INFO)
     log.addHandler(handler)
@@ -61,6 +84,23 @@ def _log_on_stderr() -> Iterator[None]:
     finally:
         log.removeHandler(handler)
         log.setLevel(level)
+
+
+@contextmanager
+def _main_process_talks() -> Iterator[None]:
+    """Of the processes that torchrun started, the first alone writes to standard output; all may report errors."""
+    if os.environ.get("RANK", "0") == "0":
+        yield
+        return
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
+        yield
+
+
+class _Plain(logging.Formatter):
+    """Names of files and tensors come from outside."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 @dataclass(frozen=True)
@@ -183,11 +223,11 @@ def _check(args: Namespace) -> None:
 
     from acclimate.check import check
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)  # names come from outside
     findings = check(recipe, log=lambda text: console.print(text, style="dim"))
     console.print(_sets_table(findings), _classes_table(findings))
     for warning in findings.warnings:
-        console.print(f"warning: {warning}", style="yellow", soft_wrap=True, markup=False)
+        console.print(f"warning: {printable(warning)}", style="yellow", soft_wrap=True)
     console.print("No problems found.")
 
 
@@ -226,16 +266,18 @@ def _evaluate_arguments(parser: ArgumentParser) -> None:
 def _evaluate(args: Namespace) -> None:
     from rich.console import Console
 
+    from acclimate.distributed import processes
     from acclimate.evaluation import score_table
     from acclimate.recipe import Folder
 
     data = Folder(args.path, args.layout, args.split, args.labels, args.ids)
-    scores = _model(args).evaluate(data)
+    with processes(args.device):
+        scores = _model(args).evaluate(data)
     if args.json:
         print(json.dumps(scores.to_dict(), indent=1, ensure_ascii=False))
         return
-    console = Console(highlight=False)
-    console.print(score_table({Path(args.model).name: scores}))
+    console = Console(highlight=False, markup=False, emoji=False)  # names come from outside
+    console.print(score_table({printable(Path(args.model).name): scores}))
     console.print(f"{scores.images} images, {100 * scores.accuracy:.1f} % of the pixels are right")
 
 
@@ -253,22 +295,26 @@ def _predict_arguments(parser: ArgumentParser) -> None:
 
 
 def _predict(args: Namespace) -> None:
+    from acclimate.distributed import processes
     from acclimate.prediction import predict_files
 
     if args.cityscapes_server:
         _predict_for_server(args)
         return
-    masks = predict_files(_model(args), args.images, args.out, args.overlay, args.overwrite)
-    print(f"{len(masks)} mask{'s' * (len(masks) > 1)} in {args.out}")
+    with processes(args.device):
+        masks = predict_files(_model(args), args.images, args.out, args.overlay, args.overwrite)
+    print(f"{len(masks)} mask{'s' * (len(masks) > 1)} in {printable(args.out)}")
 
 
 def _predict_for_server(args: Namespace) -> None:
+    from acclimate.distributed import processes
     from acclimate.server import TEST_IMAGES, write_server_files
 
     if len(args.images) > 1 or args.overlay:
         raise UserError("--cityscapes-server takes one folder and writes no overlays; leave out the rest")
-    files = write_server_files(_model(args), args.images[0], args.out, args.overwrite)
-    print(f"{len(files)} file{'s' * (len(files) > 1)} in {args.out}")
+    with processes(args.device):
+        files = write_server_files(_model(args), args.images[0], args.out, args.overwrite)
+    print(f"{len(files)} file{'s' * (len(files) > 1)} in {printable(args.out)}")
     if len(files) != TEST_IMAGES:
         print(f"note: the server wants all {TEST_IMAGES} test images", file=sys.stderr)
 
@@ -316,7 +362,7 @@ def _convert(args: Namespace) -> None:
     from acclimate.networks.convert import convert
 
     report = convert(args.source, args.target, args.overwrite)
-    print(f"{args.source}: {report}\n{args.target} written")
+    print(printable(f"{args.source}: {report}\n{args.target} written"))
 
 
 def _recipes_arguments(parser: ArgumentParser) -> None:

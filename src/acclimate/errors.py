@@ -8,3 +8,6 @@ class UserError(Exception):
 
     The command line prints the message alone, without a traceback, and exits with code 2.
     """
+
+    told = False
+    """Whether another of many processes says it already."""

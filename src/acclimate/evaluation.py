@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from rich.table import Table
 
+from acclimate import distributed
 from acclimate.inference import ONE_LOOK, Inference, forward_image, forward_images, predict_labels, to_labels
 from acclimate.label_tables import CITYSCAPES, SPACES
 from acclimate.labels import IGNORE, LabelSpace
@@ -130,6 +131,8 @@ def evaluate(
 ) -> Scores:
     """Predict every image at the network's ``width`` and compare it with its label at the label's own size.
 
+    With many processes each takes its share of the images, and all return the same scores.
+
     Args:
         network: in any mode; predicts in eval mode.
         labelled: images and labels.
@@ -140,12 +143,14 @@ def evaluate(
     """
     confusion = Confusion(len(space))
     with ThreadPoolExecutor(batch) as pool:  # decoding files takes as long as predicting them
-        for start in range(0, len(labelled), batch):
-            chunk = range(start, min(start + batch, len(labelled)))
+        indices = distributed.share(range(len(labelled)))
+        for start in range(0, len(indices), batch):
+            chunk = indices[start : start + batch]
             labels = pool.map(labelled.label, chunk)
             images = list(pool.map(labelled.image, chunk))
             for label_HW, scores_KHW in zip(labels, forward_images(network, images, width, how), strict=True):
                 confusion.update(label_HW, to_labels(scores_KHW))
+    confusion.matrix = distributed.total(torch.from_numpy(confusion.matrix)).numpy()
     return Scores.of(confusion, space, len(labelled))
 
 

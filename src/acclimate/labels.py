@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import yaml
 
-from acclimate import label_tables
+from acclimate import label_tables, yamls
 from acclimate.errors import UserError
 from acclimate.label_tables import Colour
+from acclimate.printable import is_plain, shown
 
 IGNORE = 255
 """Label id of pixels that neither teach nor count."""
@@ -194,14 +194,15 @@ def read_label_map(path: str | Path, space: LabelSpace | None = None) -> tuple[L
     tree, problems = _load_map(path)
     shown_as, other = tree.pop("colours", None) or {}, tree.pop("other", None)
     if other not in (None, "ignore"):
-        problems.append(f"other: only `other: ignore` is known, found {other!r}")
+        problems.append(f"other: only `other: ignore` is known, found {shown(other)}")
     values: dict[Any, str] = {}
     for key, name in tree.items():
         value = _raw_value(key)
         if value is None:
             problems.append(f"{key}: expected a raw id in -1 … {_LARGEST_ID} or a quoted colour such as '#804080'")
         elif not isinstance(name, str) or not name:
-            problems.append(f"{key}: expected a class name or ignore, found {name!r}; put names in quotes if need be")
+            found = shown(name)
+            problems.append(f"{key}: expected a class name or ignore, found {found}; put names in quotes if need be")
         else:
             values[value] = name
     names = list(dict.fromkeys(name for name in values.values() if name != "ignore"))
@@ -222,13 +223,15 @@ def read_label_map(path: str | Path, space: LabelSpace | None = None) -> tuple[L
 def _load_map(path: Path) -> tuple[dict[Any, Any], list[str]]:
     """The map's top level, and problems that YAML passes over in silence: doubled keys, unquoted colours."""
     try:
-        text = path.read_text(encoding="utf-8")
-        tree, node = yaml.safe_load(text), yaml.compose(text, yaml.SafeLoader)
+        text = yamls.read_text(path)
+        tree, node = yamls.parse(text)
     except FileNotFoundError:
         raise UserError(f"{path}: no such label map") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except OSError as error:
+        raise UserError(f"{path}: the label map cannot be read: {error.strerror}") from None
+    except yamls.NotReadable as error:
         raise UserError(f"{path}: the label map cannot be read: {error}") from None
-    if not isinstance(tree, dict):
+    if not isinstance(tree, dict) or node is None:
         raise UserError(f"{path}: a label map has lines such as `7: road`, found {type(tree).__name__}")
     keys = [key.value.lower() for key, _ in node.value]
     problems = [f"{key}: listed {keys.count(key)} times" for key in dict.fromkeys(keys) if keys.count(key) > 1]
@@ -253,6 +256,9 @@ def _parse_colour(text: Any) -> Colour | None:
 def _map_problems(values: Mapping[Any, str], names: list[str], space: LabelSpace | None) -> Iterator[str]:
     if len({type(value) for value in values}) > 1:
         yield "lists both ids and colours; label files hold one or the other"
+    for name in names:
+        if not is_plain(name):
+            yield f"class names must be plain text without control characters, found {name!r}"
     if space is not None:
         for name in names:
             if name not in space.classes:
@@ -266,11 +272,11 @@ def _map_problems(values: Mapping[Any, str], names: list[str], space: LabelSpace
 
 def _display_colours(shown_as: Any, names: list[str]) -> tuple[dict[str, Colour], list[str]]:
     if not isinstance(shown_as, dict):
-        return {}, [f"colours: expected lines such as `road: '#804080'`, found {shown_as!r}"]
+        return {}, [f"colours: expected lines such as `road: '#804080'`, found {shown(shown_as)}"]
     parsed = {name: _parse_colour(colour) for name, colour in shown_as.items()}
     problems = [f"colours: {name} is not a class of this map{_nearest(str(name), names, 'classes are')}"
                 for name in parsed if name not in names]  # fmt: skip
-    problems += [f"colours: {name}: expected a quoted colour such as '#804080', found {shown_as[name]!r}"
+    problems += [f"colours: {name}: expected a quoted colour such as '#804080', found {shown(shown_as[name])}"
                  for name, colour in parsed.items() if colour is None]  # fmt: skip
     return {name: colour for name, colour in parsed.items() if colour is not None}, problems
 
@@ -297,7 +303,10 @@ def _space_problem(classes: tuple[str, ...], colours: tuple[Colour, ...]) -> str
     if not 0 < len(classes) < _UNKNOWN:
         return f"has {len(classes)} classes, expected 1 … {_UNKNOWN - 1}"
     if any(not isinstance(name, str) or not name for name in classes) or len(set(classes)) < len(classes):
-        return f"class names must be different, non-empty texts, found {list(classes)}"
+        return f"class names must be different, non-empty texts, found {shown(classes)}"
+    unseen = [name for name in classes if not is_plain(name)]
+    if unseen:
+        return f"class names must be plain text without control characters, found {unseen[0]!r}"
     if len(colours) != len(classes) or any(not 0 <= v <= 255 for colour in colours for v in colour):
         return "expected one colour of three values in 0 … 255 for each class"
     return ""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from functools import cached_property
+from contextlib import ExitStack
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,12 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
+from acclimate import distributed
 from acclimate import recipe as recipes
 from acclimate.check import check
 from acclimate.data import colour
-from acclimate.data.datasets import LabelledSet, default_ids, open_images, open_labelled, open_space
+from acclimate.data.datasets import LabelledSet, default_ids, open_labelled, open_space
+from acclimate.data.forgiving import leave_out, open_target
 from acclimate.data.seeding import Schedule
 from acclimate.data.softlabels import SoftLabels
 from acclimate.data.views import SourceViews, TargetViews, loader
@@ -36,7 +40,7 @@ from acclimate.stages.initialise import Initial, label_target
 from acclimate.stages.selflabel import SelfLabelTask
 from acclimate.stages.task import Task
 from acclimate.stages.warmup import SupervisedTask, WarmupTask
-from acclimate.training import CHECKPOINT, Plan, fit, step_seed
+from acclimate.training import Plan, discard, fit, step_seed
 
 _ALWAYS = ("seed", "precision", "network.", "optimizer.", "augment.flip", "data.classes", "data.width", "data.crop",
            "data.scale")  # fmt: skip
@@ -47,7 +51,7 @@ Batches = Callable[[int], Iterator[Any]]
 
 def stages_of(recipe: Recipe) -> list[Stage]:
     """The stages that a recipe asks for, in order."""
-    domains = ("data.source.", "data.target.")
+    domains = ("data.source.", "data.target.", "data.on_bad_image")
     if recipe.start:
         stages = [Stage("start", "start", None, (*_ALWAYS, "start"))]
     else:
@@ -79,11 +83,27 @@ def adapt(recipe: Recipe, out: Path, reuse: Path | None = None, journal: Journal
     """
     if reuse is not None and not (reuse / "recipe.yaml").exists():
         raise UserError(f"{reuse}: not a run folder (it has no recipe.yaml), so nothing can be reused from it")
-    findings = check(recipe)
-    run = Run(out, recipe)
+    with distributed.processes(recipe.device):
+        return _adapt(recipe, out, reuse, journal)
+
+
+def _adapt(recipe: Recipe, out: Path, reuse: Path | None, journal: Journal | None) -> Run:
+    findings = distributed.on_main(lambda: check(recipe))
+    run = distributed.on_main(lambda: Run(out, recipe))
+    with ExitStack() as stack:
+        damages = distributed.on_main(lambda: stack.enter_context(run.held()))
+        with distributed.main_first():
+            if recipe.data.on_bad_image == "skip":
+                leave_out(findings.unreadable, out)
+        return _walk(run, reuse, journal, [*findings.warnings, *damages])
+
+
+def _walk(run: Run, reuse: Path | None, journal: Journal | None, warnings: list[str]) -> Run:
+    recipe, out = run.recipe, run.folder
     events = out / "tensorboard" if recipe.tensorboard else None
     journal = journal or Journal(out / "metrics.jsonl", tensorboard=events)
-    for warning in findings.warnings:
+    journal.mend()
+    for warning in warnings:
         journal.say(f"warning: {warning}")
     work = Work(run, journal)
     stages = stages_of(recipe)
@@ -91,17 +111,21 @@ def adapt(recipe: Recipe, out: Path, reuse: Path | None = None, journal: Journal
     for stage in stages:
         if run.done(stage.name):
             journal.say(f"{stage.title}: finished before")
-        elif reuse is not None and run.take_over(stage, reuse):
+            discard(run.path(stage.name))
+        elif reuse is not None and distributed.on_main(partial(run.take_over, stage, reuse)):
             journal.say(f"{stage.title}: taken over from {reuse}")
         else:
             journal.say(f"{stage.title} …")
             work.perform(stage)
+        distributed.barrier()
         if stage.name != "initialise":
             work.measure(stage)
-    last = [stage.name for stage in stages if stage.name not in ("initialise", "ceiling")][-1]
-    with atomic(run.best) as temporary:
-        shutil.copyfile(run.model(last), temporary)
-    report_results(run, stages, work.val or work.target, work.device, journal)
+    if distributed.is_main():
+        last = [stage.name for stage in stages if stage.name not in ("initialise", "ceiling")][-1]
+        with atomic(run.best) as temporary:
+            shutil.copyfile(run.model(last), temporary)
+        report_results(run, stages, work.val or work.target, work.device, journal)
+    distributed.barrier()
     return run
 
 
@@ -117,7 +141,7 @@ class Work:
         data = self.recipe.data
         self.space = open_space(data)
         self.source = open_labelled(data.source, "source", self.space, default_ids(data))
-        self.target = open_images(data.target, "target")
+        self.target = open_target(data, run.folder)
         self.val = open_labelled(data.val, "val", self.space, default_ids(data)) if data.val.path else None
 
     def rehearse(self, stages: list[Stage]) -> None:
@@ -133,7 +157,9 @@ class Work:
     def perform(self, stage: Stage) -> None:
         """Do a stage and put it on record."""
         started = time.monotonic()
-        self.run.path(stage.name).mkdir(exist_ok=True)
+        with distributed.main_first():
+            self.run.path(stage.name).mkdir(exist_ok=True)
+            (self.run.path(stage.name) / SCORES).unlink(missing_ok=True)  # of a model that is made anew
         if stage.name == "initialise":
             self._initialise(stage)
             self.run.finish(stage, minutes=(time.monotonic() - started) / 60)
@@ -148,7 +174,7 @@ class Work:
         seconds = fit(task, batches, Plan(stage.name, iterations, self.run.path(stage.name)), self.recipe, self.journal)
         self._save(stage, task.kept)
         self.run.finish(stage, minutes=(prepared + seconds) / 60, iterations=iterations)
-        (self.run.path(stage.name) / CHECKPOINT).unlink(missing_ok=True)
+        discard(self.run.path(stage.name))
 
     def measure(self, stage: Stage) -> None:
         """Put a stage's scores on record, if there are labelled target images and it has none on these yet."""
@@ -157,17 +183,21 @@ class Work:
             return
         network = self._of(stage.name).to(self.device)
         scores = evaluate(network, self.val, self.space, self.recipe.data.width).to_dict()
-        write_json(self.run.path(stage.name) / SCORES, {"on": on, **scores})
+        self.journal.forget(lambda record: record["stage"] == stage.name and "mean_iou" in record)
         self.journal.record(stage.name, (self.run.done(stage.name) or {})["iterations"], mean_iou=scores["mean_iou"])
+        self.journal.sync()
+        if distributed.is_main():
+            write_json(self.run.path(stage.name) / SCORES, {"on": on, **scores})
         self.journal.say(f"{stage.title}: {100 * scores['mean_iou']:.1f} mIoU on {scores['images']} images")
 
     def _save(self, stage: Stage, network: Segmenter) -> None:
-        width = {"width": self.recipe.data.width}
-        save_model(self.run.model(stage.name), network, self.space, network.choices, width)
+        if distributed.is_main():
+            width = {"width": self.recipe.data.width}
+            save_model(self.run.model(stage.name), network, self.space, network.choices, width)
 
     def _start_model(self) -> Segmenter:
         """The model that the recipe starts from."""
-        path = Path(self.recipe.start).expanduser()
+        path = Path(os.path.expanduser(self.recipe.start))
         network, space, _ = load_model(path)
         require_space(space, self.space, path)
         return network
@@ -207,6 +237,8 @@ class Work:
         """Pseudo labels, class distribution and prototypes of the target under the model so far."""
         folder = self.run.path(stage.name)
         initial = self._label_target(stage, self._of(stage.parent), flip=False)
+        if not distributed.is_main():
+            return
         shares = dict(zip(self.space.classes, initial.distribution_K.tolist(), strict=True))
         write_json(folder / "distribution.json", shares)
         with atomic(folder / "prototypes.safetensors") as temporary:
@@ -273,10 +305,11 @@ class Work:
     def _colours(self) -> tuple[np.ndarray, np.ndarray]:
         """LAB statistics of all source and all target images."""
         folder = self.run.folder
-        return (
-            colour.collect(self.source, folder / "colour-source.npz"),
-            colour.collect(self.target, folder / "colour-target.npz"),
-        )
+        with distributed.main_first():  # the others read what it has written
+            return (
+                colour.collect(self.source, folder / "colour-source.npz"),
+                colour.collect(self.target, folder / "colour-target.npz"),
+            )
 
     def _sources(self, stage: Stage, labelled: LabelledSet, section: recipes.Section, recolour: bool) -> Batches:
         recipe = self.recipe
@@ -293,4 +326,6 @@ class Work:
     def _batches(self, views: SourceViews | TargetViews, stream: str, section: recipes.Section) -> Batches:
         schedule = Schedule(len(views.images), self.recipe.seed, stream)
         workers = self.recipe.data.workers
-        return lambda step: loader(views, schedule, section.batch, step, section.iterations, workers)
+        first = distributed.rank() * distributed.part(section.batch)
+        place = slice(first, first + distributed.part(section.batch))
+        return lambda step: loader(views, schedule, section.batch, step, section.iterations, workers, place)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from PIL import Image, ImageOps
 from rich.console import Console
 from rich.progress import track
 
-from acclimate import pictures
+from acclimate import distributed, pictures
 from acclimate.data.datasets import open_labelled, read_image
 from acclimate.data.layouts import IMAGE_SUFFIXES
 from acclimate.errors import UserError
@@ -119,7 +121,7 @@ def predict_files(
     """
     out = Path(out)
     inputs = [inputs] if isinstance(inputs, str | Path) else list(inputs)
-    jobs = _plan([Path(item).expanduser() for item in inputs], out, overlay, overwrite)
+    jobs = _plan([Path(os.path.expanduser(item)) for item in inputs], out, overlay, overwrite)
     model = model if isinstance(model, Model) else load(model)
 
     def write(job: Job, image_HWC: np.ndarray, label_HW: np.ndarray) -> None:
@@ -146,15 +148,19 @@ class Job:
 def write_masks(model: Model, jobs: Sequence[Job], write: Callable[[Job, np.ndarray, np.ndarray], None]) -> list[Path]:
     """Predict every job's image and hand job, image (uint8 HWC) and label ids (uint8 HW) to ``write``.
 
+    With many processes each does its share of the jobs.
+
     Returns:
         The masks.
 
     Raises:
         UserError: in the end, if images could not be read.
     """
+    distributed.barrier()  # all have looked what exists before one writes
     unreadable, masks = [], []
-    console = Console(stderr=True)
-    for job in track(jobs, "predicting", console=console, disable=not console.is_terminal, transient=True):
+    console = Console(stderr=True, markup=False, emoji=False)
+    quiet = not (console.is_terminal and distributed.is_main())
+    for job in track(distributed.share(jobs), "predicting", console=console, disable=quiet, transient=True):
         try:
             image_HWC = read_image(job.image)
         except UserError as error:
@@ -162,9 +168,10 @@ def write_masks(model: Model, jobs: Sequence[Job], write: Callable[[Job, np.ndar
             continue
         write(job, image_HWC, model.predict(image_HWC))
         masks.append(job.mask)
+    unreadable, masks = (list(chain(*distributed.gathered(found))) for found in (unreadable, masks))
     if unreadable:
         raise UserError(listing(f"{len(masks)} masks written, {len(unreadable)} images left out", unreadable))
-    return masks
+    return sorted(masks)
 
 
 def to_rgb(image: ImageLike) -> np.ndarray:

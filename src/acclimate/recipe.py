@@ -21,7 +21,9 @@ from typing import Any, Literal, Union
 
 import yaml
 
+from acclimate import yamls
 from acclimate.errors import UserError
+from acclimate.printable import is_plain, shown
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,9 @@ class Data:
     """Height and width in pixels of the training crops."""
     scale: tuple[float, float] = (0.75, 1.5)
     """Range of the random scale of training images, relative to ``width``."""
+    on_bad_image: Literal["stop", "skip"] = "stop"
+    """What becomes of target images that cannot be read. ``stop``: they are problems. ``skip``: up to one in
+    20 is left out, and listed; docs/bad-input.md says how."""
     workers: int = -1
     """Processes that prepare batches. 0: none beside the trainer; -1: chosen from the machine."""
 
@@ -372,13 +377,16 @@ def load(name_or_path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     """
     text, origin = read(name_or_path)
     try:
-        tree = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
+        tree, node = yamls.parse(text)
+    except yamls.NotReadable as error:
         raise UserError(f"{origin}: not valid YAML: {error}") from None
+    tree = {} if tree is None else tree
     if not isinstance(tree, dict):
         raise UserError(f"{origin}: a recipe is a mapping of keys to values, found {type(tree).__name__}")
+    if twice := list(yamls.doubled(node)):
+        raise UserError(f"{origin}: keys that stand twice: {', '.join(twice)}; leave one of each")
     for override in overrides:
-        _lay_over(tree, override)
+        _lay_over(tree, override, origin)
     return parse(tree, origin)
 
 
@@ -391,10 +399,12 @@ def read(name_or_path: str | Path) -> tuple[str, str]:
     path, name = Path(name_or_path), str(name_or_path)
     if path.suffix in {".yaml", ".yml"} or path.is_file():
         try:
-            return path.read_text(encoding="utf-8"), str(path)
+            return yamls.read_text(path), str(path)
         except FileNotFoundError:
             raise UserError(f"{path}: no such recipe file") from None
-        except (OSError, UnicodeDecodeError) as error:
+        except OSError as error:
+            raise UserError(f"{path}: the recipe cannot be read: {error.strerror}") from None
+        except yamls.NotReadable as error:
             raise UserError(f"{path}: the recipe cannot be read: {error}") from None
     if name not in names():
         raise UserError(
@@ -409,7 +419,7 @@ def as_override(key: str, value: Any) -> str:
     """The ``key=value`` that `load` reads back as exactly this value: quoted, so that YAML does not interpret text."""
     plain = str(value) if isinstance(value, Path) else value
     text = yaml.safe_dump(plain, default_flow_style=True, allow_unicode=True, width=math.inf)
-    text = text.removesuffix("...\n").strip()  # YAML ends a bare value with a document's end
+    text = text.removesuffix("...\n").strip("\n")  # YAML ends a bare value with a document's end
     return f"{key}={text}"
 
 
@@ -456,21 +466,23 @@ def difference(old: Recipe, new: Recipe) -> dict[str, tuple[Any, Any]]:
     return {k: (before[k], after[k]) for k in after if before[k] != after[k] and not k.startswith(IMMATERIAL)}
 
 
-def _lay_over(tree: dict[str, Any], override: str) -> None:
+def _lay_over(tree: dict[str, Any], override: str, origin: str) -> None:
     """Set one ``dotted.key=value``; the value is read as YAML."""
     key, equals, value = override.partition("=")
     if not equals or not key:
-        raise UserError(f"{override!r}: an override is written key=value, such as selflabel.iterations=500")
+        raise UserError(f"{_cut(override, 400)!r}: an override is written key=value, such as selflabel.iterations=500")
     *sections, leaf = key.split(".")
     for section in sections:
         inner = tree[section] = {} if tree.get(section) is None else tree[section]
         if not isinstance(inner, dict):
-            raise UserError(f"{override!r}: {section} is not a section of the recipe")
+            raise UserError(
+                f"{origin}: {section} is not a section there, so {_cut(override, 400)!r} cannot be laid over it"
+            )
         tree = inner
     try:
-        tree[leaf] = yaml.safe_load(value) if value else ""
-    except yaml.YAMLError as error:
-        raise UserError(f"{override!r}: the value is not valid YAML: {error}") from None
+        tree[leaf] = yamls.parse(value)[0] if value else ""
+    except yamls.NotReadable as error:
+        raise UserError(f"{_cut(override, 400)!r}: the value is not valid YAML: {error}") from None
 
 
 def _with_official(tree: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -486,14 +498,14 @@ def _with_official(tree: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _build(kind: type, tree: Any, prefix: str, problems: list[str]) -> Any:
     if not isinstance(tree, Mapping):
-        problems.append(f"{prefix.rstrip('.')}: expected a section with keys, found {tree!r}")
+        problems.append(f"{prefix.rstrip('.')}: expected a section with keys, found {shown(tree)}")
         return kind()
     hints = typing.get_type_hints(kind)
     values: dict[str, Any] = {}
     for key, value in tree.items():
-        path = f"{prefix}{key}"
+        path = f"{prefix}{_cut(key)}"
         if key not in hints:
-            problems.append(f"{path}: unknown key{_nearest(str(key), hints)}")
+            problems.append(f"{path}: unknown key{_nearest(_cut(key), hints)}")
         elif dataclasses.is_dataclass(hints[key]):
             values[key] = _build(hints[key], {} if value is None else value, f"{path}.", problems)
         else:
@@ -512,12 +524,12 @@ def _convert(value: Any, hint: Any) -> Any:
     if origin is Literal:
         if value not in arguments:
             raise ValueError(
-                f"expected one of {', '.join(map(str, arguments))}, found {value!r}{_nearest(value, arguments)}"
+                f"expected one of {', '.join(map(str, arguments))}, found {shown(value)}{_nearest(value, arguments)}"
             )
         return value
     if origin is tuple:
         if not isinstance(value, (list, tuple)) or len(value) != len(arguments):
-            raise ValueError(f"expected a list of {len(arguments)} values, found {value!r}")
+            raise ValueError(f"expected a list of {len(arguments)} values, found {shown(value)}")
         return tuple(_convert(v, a) for v, a in zip(value, arguments, strict=True))
     if origin in (Union, types.UnionType):
         raise TypeError(f"unsupported hint {hint}")
@@ -525,7 +537,7 @@ def _convert(value: Any, hint: Any) -> Any:
         try:
             value = float(value)
         except ValueError:
-            raise ValueError(f"expected a number, found {value!r}") from None
+            raise ValueError(f"expected a number, found {shown(value)}") from None
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         try:
             value = float(value)
@@ -535,9 +547,13 @@ def _convert(value: Any, hint: Any) -> Any:
         value = str(value)
     if type(value) is not hint:
         expected = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[hint]
-        raise ValueError(f"expected {expected}, found {value!r}")
+        raise ValueError(f"expected {expected}, found {shown(value)}")
+    if hint is int and abs(value) >= 1 << 53:
+        raise ValueError("expected a whole number below 2^53, found one beyond")
+    if hint is str and not is_plain(value):
+        raise ValueError(f"expected plain text without control characters, found {shown(value)}")
     if hint is float and not math.isfinite(value):
-        raise ValueError(f"expected a finite number, found {value!r}")
+        raise ValueError(f"expected a finite number, found {shown(value)}")
     return value
 
 
@@ -555,6 +571,10 @@ _FRACTION = {
     "blur", "jitter", "magnitude", "cutout", "dropout", "momentum", "ema", "distribution_momentum",
     "prototype_momentum", "cutmix", "threshold",
 }  # fmt: skip
+WIDEST = 1 << 15
+"""Greatest ``data.width``."""
+_AT_MOST = {"width": WIDEST, "channels": 1 << 14, "bank": 1 << 24, "pixels": 1 << 20, "batch": 1 << 14}
+"""Far beyond any use; a slip of the keyboard should not end in a machine without memory."""
 
 
 def _out_of_range(section: Any) -> Iterator[str]:
@@ -567,6 +587,10 @@ def _out_of_range(section: Any) -> Iterator[str]:
             yield f"{name}: must not be negative, found {value}"
         elif name in _FRACTION and not 0 <= value <= 1:
             yield f"{name}: must lie in 0 … 1, found {value}"
+        elif name in _AT_MOST and value > _AT_MOST[name]:
+            yield f"{name}: must be at most {_AT_MOST[name]}, found {value}"
+        elif name == "crop" and max(value) > WIDEST:
+            yield f"crop: height and width must be at most {WIDEST} pixels, found {list(value)}"
         elif name == "crop" and min(value) < 32:
             yield f"crop: height and width must be at least 32 pixels, found {list(value)}"
         elif name == "scale" and not 0 < value[0] <= value[1]:
@@ -607,6 +631,11 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
         yield "distill: all weights are 0, nothing would be learned"
 
 
+def _cut(key: Any, most: int = 80) -> str:
+    text = key if isinstance(key, str) else shown(key)
+    return text if len(text) <= most else text[:most] + "…"
+
+
 def _nearest(word: Any, known: Iterable[Any]) -> str:
-    close = difflib.get_close_matches(str(word), [str(k) for k in known], n=1)
+    close = difflib.get_close_matches(_cut(word), [str(k) for k in known], n=1)
     return f" (did you mean {close[0]}?)" if close else ""

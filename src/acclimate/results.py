@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import math
 from typing import Any
 
@@ -42,7 +43,8 @@ def report_results(run: Run, stages: list[Stage], shown: ImageSet, device: torch
 def row_of(run: Run, stage: Stage) -> dict[str, Any]:
     """What is on record of a finished stage: name, title, minutes, iterations, and scores where there are labels."""
     scores = run.scores(stage.name) if run.recipe.data.val.path else None
-    return {**(run.done(stage.name) or {}), **(scores or {})}
+    record = {key: value for key, value in (run.done(stage.name) or {}).items() if key != "files"}
+    return {**record, **(scores or {})}
 
 
 def table(rows: list[dict[str, Any]]) -> Table:
@@ -61,7 +63,12 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     """The same table as Markdown."""
     head = f"| IoU, % | {' | '.join(row['title'] for row in rows)} |"
     rule = f"|---|{'---:|' * len(rows)}"
-    return "\n".join([head, rule, *(f"| {' | '.join(cells)} |" for cells in _cells(rows))]) + "\n"
+    return "\n".join([head, rule, *(f"| {' | '.join(map(_escaped, cells))} |" for cells in _cells(rows))]) + "\n"
+
+
+def _escaped(cell: str) -> str:
+    """Names of classes are free: none may end a cell or become a tag."""
+    return html.escape(cell, quote=False).replace("\\", "\\\\").replace("|", "\\|")
 
 
 def gap_closed(rows: list[dict[str, Any]]) -> str | None:

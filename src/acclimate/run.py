@@ -7,18 +7,24 @@ import json
 import platform
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from acclimate import distributed, inventory
 from acclimate import recipe as recipes
+from acclimate.data.softlabels import MANIFEST
 from acclimate.errors import UserError
-from acclimate.files import atomic, read_json, write_json
+from acclimate.files import atomic, atomic_folder, explained, read_json, sweep, write_json
+from acclimate.lock import LOCK, locked
 from acclimate.recipe import Recipe
 
 MODEL = "model.safetensors"
 SCORES = "scores.json"
+_RECIPE = "recipe.yaml"
 _DONE = "done.json"
 
 
@@ -43,7 +49,7 @@ class Run:
     ``stages/``, and at the end ``model.safetensors``, ``results.json`` and ``comparison.png``.
 
     Args:
-        folder: where the run lies; created if need be.
+        folder: where the run lies, or will.
         recipe: what it does.
 
     Raises:
@@ -52,18 +58,27 @@ class Run:
 
     def __init__(self, folder: Path, recipe: Recipe) -> None:
         self.folder, self.recipe = folder, recipe
-        known = folder / "recipe.yaml"
-        if known.exists():
-            self._refuse_other(recipes.load(known))
-        elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise UserError(f"{folder}: exists and is not a run folder; choose a new or empty folder for --out")
-        try:
-            (folder / "stages").mkdir(parents=True, exist_ok=True)
-            with atomic(known) as temporary:
-                temporary.write_text(recipes.to_yaml(recipe), encoding="utf-8")
-            write_json(folder / "environment.json", environment())
-        except OSError as error:
-            raise UserError(f"{folder}: the run folder cannot be written: {error.strerror}") from None
+        self._refuse_other()
+
+    @contextmanager
+    def held(self) -> Iterator[list[str]]:
+        """Work in the folder, which is made if need be and put in order after a kill; other runs are kept out.
+
+        Yields:
+            What was found damaged and will be made anew.
+
+        Raises:
+            UserError: another process is at work in it, it cannot be written, or a finished stage is damaged.
+        """
+        with locked(self.folder):
+            self._refuse_other()  # again: now nobody can change it any more
+            sweep(self.folder)
+            with atomic(self.folder / _RECIPE) as temporary:
+                temporary.write_text(recipes.to_yaml(self.recipe), encoding="utf-8")
+            with explained(self.folder):
+                (self.folder / "stages").mkdir(exist_ok=True)
+            write_json(self.folder / "environment.json", environment())
+            yield [f"{path}: cut or damaged; it is made anew" for path in self._mend()]
 
     @property
     def best(self) -> Path:
@@ -95,8 +110,11 @@ class Run:
 
     def finish(self, stage: Stage, **record: Any) -> None:
         """Put a stage on record as finished; written last, so that it vouches for all the rest."""
+        if not distributed.is_main():
+            return
         content = {"name": stage.name, "title": stage.title, **record, "inputs": self.digest(stage)}
-        write_json(self.path(stage.name) / _DONE, content)
+        files = inventory.take(self.path(stage.name))
+        write_json(self.path(stage.name) / _DONE, {**content, "files": files})
 
     def digest(self, stage: Stage) -> str:
         """Fingerprint of everything that a stage's result depends on, its parent included."""
@@ -106,18 +124,44 @@ class Run:
         return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
 
     def take_over(self, stage: Stage, other: Path) -> bool:
-        """Copy a finished stage from another run if it had the same inputs; tells whether it did."""
+        """Copy a finished stage from another run if it had the same inputs; tells whether it did.
+
+        Raises:
+            UserError: it had, and is damaged.
+        """
         theirs = other / "stages" / stage.name
-        if not (theirs / _DONE).exists() or read_json(theirs / _DONE)["inputs"] != self.digest(stage):
+        if not (theirs / _DONE).exists():
             return False
-        ours = self.path(stage.name)
-        shutil.rmtree(ours, ignore_errors=True)
-        shutil.copytree(theirs, ours.with_name(f".{stage.name}.tmp"), dirs_exist_ok=True)
-        ours.with_name(f".{stage.name}.tmp").rename(ours)
+        record = read_json(theirs / _DONE)
+        if record["inputs"] != self.digest(stage):
+            return False
+        inventory.verify(theirs, record.get("files"))
+        with atomic_folder(self.path(stage.name)) as temporary:
+            shutil.copytree(theirs, temporary)
         return True
 
-    def _refuse_other(self, old: Recipe) -> None:
-        changed = recipes.difference(old, self.recipe)
+    def _mend(self) -> list[Path]:
+        """Delete what a power cut may have cut and can be made anew, and see that finished stages are whole."""
+        removed = []
+        for folder in sorted(self.folder.glob("stages/*")):
+            removed += [path for path in (folder / _DONE, folder / SCORES) if _remove_cut(path)]
+            if (folder / _DONE).exists():
+                inventory.verify(folder, read_json(folder / _DONE).get("files"))
+            elif _remove_cut(folder / inventory.SOFT / MANIFEST):
+                removed.append(folder / inventory.SOFT / MANIFEST)
+        return removed
+
+    def _refuse_other(self) -> None:
+        known = self.folder / _RECIPE
+        if not known.exists():
+            if self.folder.exists() and (not self.folder.is_dir() or any(map(_is_foreign, self.folder.iterdir()))):
+                raise UserError(
+                    f"{self.folder}: exists and is not a run folder; choose a new or empty folder for --out"
+                )
+            return
+        if recipes.to_yaml(self.recipe).encode().startswith(known.read_bytes()):
+            return  # the same, or as much as a power cut left of it
+        changed = recipes.difference(recipes.load(known), self.recipe)
         if changed:
             lines = "\n".join(f"  {key}: {before!r} there, {after!r} now" for key, (before, after) in changed.items())
             raise UserError(
@@ -126,6 +170,22 @@ class Run:
                 "are taken over), or go on with the recipe it has: "
                 f"acclimate adapt {self.folder / 'recipe.yaml'} --out {self.folder}"
             )
+
+
+def _is_foreign(path: Path) -> bool:
+    """Whether a file is none of the first that a run makes; it may have been killed before it had a recipe."""
+    return path.name != LOCK and not path.name.startswith(f".{_RECIPE}.")
+
+
+def _remove_cut(path: Path) -> bool:
+    """Delete a file if it is no whole JSON; tells whether it was there and is deleted."""
+    try:
+        if not path.exists() or read_json(path):
+            return False
+    except UserError:
+        pass
+    path.unlink()
+    return True
 
 
 def environment() -> dict[str, Any]:

@@ -6,6 +6,7 @@ one ``CITY_SEQUENCE_FRAME*.png`` per image and compares its values, which are la
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -45,7 +46,7 @@ def write_server_files(
             ``out``, files that exist already. Afterwards: images that could not be read.
     """
     out = Path(out)
-    jobs = _plan(_split_folder(Path(data).expanduser()), out, overwrite)
+    jobs = _plan(_split_folder(Path(os.path.expanduser(data))), out, overwrite)
     model = model if isinstance(model, Model) else load(model)
     id_K = label_ids(model.space)
 

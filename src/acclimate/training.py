@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import time
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from acclimate import distributed
 from acclimate.errors import UserError
 from acclimate.files import atomic
+from acclimate.interrupts import Asked, deferred
 from acclimate.journal import Journal
 from acclimate.recipe import Recipe
 
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
     from acclimate.stages.task import Task
 
 CHECKPOINT = "checkpoint.pt"
+PREVIOUS = "checkpoint-previous.pt"
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,8 @@ class State:
     step: int = 0
     seconds: float = 0.0
     """Time spent, over all continuations."""
+    unread: list[dict[str, Tensor]] = field(default_factory=list)
+    """Loss terms of the steps that are not logged yet."""
 
 
 def fit(task: Task, batches: Callable[[int], Iterator[Any]], plan: Plan, recipe: Recipe, journal: Journal) -> float:
@@ -57,39 +64,62 @@ def fit(task: Task, batches: Callable[[int], Iterator[Any]], plan: Plan, recipe:
 
     Raises:
         UserError: a loss or a weight is not finite (the last good checkpoint is kept), or the checkpoint
-            found is damaged.
+            found is another task's.
+        KeyboardInterrupt: Ctrl-C or SIGTERM, once the step is done and a checkpoint is written. A second one
+            does not wait for that.
     """
-    state = restore(task, plan)
+    state = restore(task, plan, journal)
     restored = state.step
     device = next(task.parameters()).device
     started = time.monotonic() - state.seconds
-    unread: list[dict[str, Tensor]] = []
     task.train()
-    with journal.stage(plan.name, plan.iterations, state.step):
+    with deferred() as asked, journal.stage(plan.name, plan.iterations, state.step):
         for batch in batches(state.step):
-            if state.step % recipe.save_every == 0 and state.step > restored:
-                if unread:
-                    journal.losses(plan.name, state.step, read_terms(unread, plan, state.step))
-                state.seconds = time.monotonic() - started
-                save(task, state, plan)
+            if state.step % recipe.save_every == 0:
+                log(task, state, plan, journal)
+                if state.step > restored:
+                    state.seconds = time.monotonic() - started
+                    save(task, state, plan)
 
             set_rates(task, rate_factor(state.step, plan.iterations, recipe.optimizer.power, recipe.optimizer.ramp))
-            torch.manual_seed(step_seed(recipe.seed, plan.name, state.step))
-            terms = task.step(to_device(batch, device))
-            for optimizer in task.optimizers:
-                optimizer.zero_grad(set_to_none=True)
-            terms["loss"].backward()
-            for optimizer in task.optimizers:
-                optimizer.step()
-            task.after_step()
+            seed_step(recipe.seed, plan.name, state.step, device)
+            terms = descend(task, to_device(batch, device))
             state.step += 1
 
             # Losses stay on the device until they are logged: reading one waits for all work queued before it.
-            unread.append({name: term.detach() for name, term in terms.items()})
+            state.unread.append(terms)
             if state.step % recipe.log_every == 0 or state.step == plan.iterations:
-                journal.losses(plan.name, state.step, read_terms(unread, plan, state.step))
+                log(task, state, plan, journal)
             journal.advance(state.step)
+
+            if request := stop_now(asked, state, recipe):
+                state.seconds = time.monotonic() - started
+                save(task, state, plan)
+                journal.say(f"{plan.name}: asked to stop, saved at iteration {state.step}")
+                raise request
     return time.monotonic() - started
+
+
+def descend(task: Task, batch: Any) -> dict[str, Tensor]:
+    """One step; returns the loss terms of this process's part of the batch."""
+    terms = task.step(batch)
+    for optimizer in task.optimizers:
+        optimizer.zero_grad(set_to_none=True)
+    terms["loss"].backward()
+    distributed.average_gradients(task.parameters())
+    for optimizer in task.optimizers:
+        optimizer.step()
+    task.after_step()
+    return {name: term.detach() for name, term in terms.items()}
+
+
+def stop_now(asked: Asked, state: State, recipe: Recipe) -> type[KeyboardInterrupt] | None:
+    """What to raise if the run was asked to stop; many processes agree on the step, whenever losses are logged."""
+    if distributed.count() == 1:
+        return asked.how
+    if state.step % recipe.log_every:
+        return None
+    return next((how for how in distributed.gathered(asked.how) if how), None)
 
 
 def rate_factor(step: int, iterations: int, power: float, ramp: int) -> float:
@@ -104,6 +134,13 @@ def set_rates(task: Task, factor: float) -> None:
             group["lr"] = group.setdefault("full_lr", group["lr"]) * factor
 
 
+def seed_step(seed: int, stage: str, step: int, device: torch.device) -> None:
+    """Seed all generators; on GPUs each of many processes draws dropout of its own, on the CPU all draw the same."""
+    torch.manual_seed(step_seed(seed, stage, step))
+    if device.type == "cuda" and distributed.rank():
+        torch.cuda.manual_seed(step_seed(seed, f"{stage}/{distributed.rank()}", step))
+
+
 def step_seed(seed: int, stage: str, step: int) -> int:
     """Seed of all randomness within one step (dropout, sampling, CutMix): nothing to save, nothing to restore."""
     return zlib.crc32(f"{seed}/{stage}/{step}".encode())
@@ -116,9 +153,19 @@ def to_device(batch: Any, device: torch.device) -> Any:
     return batch.to(device)
 
 
-def read_terms(unread: list[dict[str, Tensor]], plan: Plan, step: int) -> dict[str, float]:
+def log(task: Task, state: State, plan: Plan, journal: Journal) -> None:
+    """Record the losses since the last time, if there are any; they and the weights must be finite."""
+    if state.unread:
+        terms = read_terms(state, plan)
+        require_finite(task, plan, state.step)
+        journal.losses(plan.name, state.step, terms)
+
+
+def read_terms(state: State, plan: Plan) -> dict[str, float]:
     """Mean of each loss term over the steps not read yet, which are cleared; all must be finite."""
-    means = {name: float(torch.stack([terms[name] for terms in unread]).mean()) for name in unread[0]}
+    unread, step = state.unread, state.step
+    sums = torch.stack([torch.stack([terms[name] for terms in unread]).mean() for name in unread[0]])
+    means = dict(zip(unread[0], distributed.mean(sums).tolist(), strict=True))
     bad = [name for name, value in means.items() if not math.isfinite(value)]
     if bad:
         named = [name for name in bad if name != "loss"] or bad
@@ -131,38 +178,88 @@ def read_terms(unread: list[dict[str, Tensor]], plan: Plan, step: int) -> dict[s
     return means
 
 
-def save(task: Task, state: State, plan: Plan) -> None:
-    """Write the checkpoint: task, optimisers and state. Refuses weights that are not finite."""
-    if not all(bool(torch.isfinite(p).all()) for p in task.parameters()):
+def require_finite(task: Task, plan: Plan, step: int) -> None:
+    """See that all that learns or follows is finite: weights, averages, prototypes, bank. Waits once for the device."""
+    every = [*task.named_parameters(), *task.named_buffers()]
+    values = {name: value for name, value in every if value.is_floating_point()}
+    fine = torch.stack([value.isfinite().all() for value in values.values()]).tolist()
+    bad = [name for name, good in zip(values, fine, strict=True) if not good]
+    if bad:
+        more = f" and {len(bad) - 1} more tensors" if len(bad) > 1 else ""
         raise UserError(
-            f"stage {plan.name}: weights became non-finite before iteration {state.step}. {_kept(plan)} "
-            "Lower the learning rate (optimizer.lr)."
+            f"stage {plan.name}: weights became non-finite before iteration {step} ({bad[0]}{more}). {_kept(plan)} "
+            "Lower the learning rate (optimizer.lr), and start a new run folder (--reuse takes over the finished "
+            "stages)."
         )
+
+
+def save(task: Task, state: State, plan: Plan) -> None:
+    """Write the checkpoint: task, optimisers and state. The one before is kept, what was before that is not."""
+    require_finite(task, plan, state.step)
     content = {
-        "task": task.state_dict(),
+        "task": task.state_dict(),  # of all processes: the bank is gathered
         "optimizers": [optimizer.state_dict() for optimizer in task.optimizers],
         "state": dataclasses.asdict(state),
     }
-    with atomic(plan.folder / CHECKPOINT) as temporary:
-        torch.save(content, temporary)
+    if distributed.is_main():
+        with atomic(plan.folder / CHECKPOINT, keep=plan.folder / PREVIOUS) as temporary, temporary.open("wb") as file:
+            torch.save(content, file)
 
 
-def restore(task: Task, plan: Plan) -> State:
-    """Load the checkpoint into the task, if there is one; returns where training stands."""
-    path = plan.folder / CHECKPOINT
-    if not path.exists():
-        return State()
+def restore(task: Task, plan: Plan, journal: Journal) -> State:
+    """Load the newest checkpoint that is whole into the task, if there is one; returns where training stands."""
+    path = distributed.on_main(lambda: find_whole(plan, journal))
+    return load(task, path, plan) if path else State()
+
+
+def find_whole(plan: Plan, journal: Journal) -> Path | None:
+    """The newest checkpoint that is whole; damaged ones make way for it."""
+    newest, before = plan.folder / CHECKPOINT, plan.folder / PREVIOUS
+    if newest.exists() and not is_whole(newest):
+        instead = "the one before is used" if before.exists() else f"stage {plan.name} starts anew"
+        journal.say(f"warning: {newest}: damaged, its checksum is wrong; {instead}")
+        newest.unlink()
+    if not newest.exists() and before.exists():
+        if is_whole(before):
+            os.replace(before, newest)
+        else:
+            journal.say(f"warning: {before}: damaged, its checksum is wrong; stage {plan.name} starts anew")
+    return newest if newest.exists() else None
+
+
+def is_whole(path: Path) -> bool:
+    """Whether all parts of a file have the checksums (CRC-32) that ``torch.save`` wrote; ``torch.load`` never looks."""
+    with path.open("rb") as file:  # so that a file that may not be read is not taken for damaged
+        try:
+            with zipfile.ZipFile(file) as archive:
+                return archive.testzip() is None
+        except Exception:  # a damaged archive can fail in many ways
+            return False
+
+
+def load(task: Task, path: Path, plan: Plan) -> State:
+    """Load a checkpoint into the task; returns where training stands."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         task.load_state_dict(content["task"])
         for optimizer, state in zip(task.optimizers, content["optimizers"], strict=True):
             optimizer.load_state_dict(state)
-        return State(**content["state"])
+        state = State(**content["state"])
     except Exception as error:  # whatever is wrong with the file, its owner needs to know which one
         raise UserError(
-            f"{path}: the checkpoint cannot be read ({type(error).__name__}). "
+            f"{path}: whole, but not a checkpoint of this stage ({type(error).__name__}): of another version? "
             f"Delete it to train stage {plan.name} from its start; finished stages are kept."
         ) from error
+    device = next(task.parameters()).device
+    state.unread = [{name: term.to(device) for name, term in terms.items()} for terms in state.unread]
+    return state
+
+
+def discard(folder: Path) -> None:
+    """Delete a stage's checkpoints, which a finished one needs no more."""
+    if distributed.is_main():
+        for name in (CHECKPOINT, PREVIOUS):
+            (folder / name).unlink(missing_ok=True)
 
 
 def _kept(plan: Plan) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import zipfile
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -124,5 +125,5 @@ def _cached(cache: Path) -> tuple[np.ndarray, np.ndarray] | None:
     try:
         with np.load(cache, allow_pickle=False) as stored:
             return stored["names"], stored["statistics"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         return None

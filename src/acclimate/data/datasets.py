@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +38,10 @@ class ImageSet:
     def image(self, index: int) -> np.ndarray:
         """uint8 HWC RGB, upright. Raises `UserError` for a broken file."""
         return read_image(self.samples[index].image)
+
+    def read(self, index: int) -> tuple[int, np.ndarray]:
+        """An image, and the index that it has: another than asked for only in a set that forgives broken files."""
+        return index, self.image(index)
 
     def size(self, index: int) -> tuple[int, int]:
         """Height and width of `image`, read from the file's header alone."""
@@ -130,7 +135,7 @@ def open_labelled(folder: recipe.Folder, role: str, space: labels.LabelSpace, de
 def open_space(data: recipe.Data) -> labels.LabelSpace:
     """The classes of a recipe: a built-in label space, or those of a label map."""
     if _is_map(data.classes):
-        return labels.read_label_map(Path(data.classes).expanduser())[0]
+        return labels.read_label_map(Path(os.path.expanduser(data.classes)))[0]
     return labels.label_space(data.classes)
 
 
@@ -145,5 +150,5 @@ def _is_map(name: str) -> bool:
 
 def _table(ids: str, space: labels.LabelSpace) -> labels.LabelTable:
     if _is_map(ids):
-        return labels.read_label_map(Path(ids).expanduser(), space)[1]
+        return labels.read_label_map(Path(os.path.expanduser(ids)), space)[1]
     return labels.label_table(space, ids)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from collections.abc import Iterator
@@ -9,14 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from acclimate.errors import UserError
 
 # What Pillow's decoders raise on broken files.
 _BROKEN = (
-    OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, struct.error, zlib.error,
-    Image.DecompressionBombError,
+    OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, OverflowError, AttributeError, MemoryError,
+    AssertionError, NotImplementedError, RecursionError, struct.error, zlib.error,
 )  # fmt: skip
 
 
@@ -104,13 +105,33 @@ def _orientation(image: Image.Image) -> int:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[ImageFile.ImageFile]:
+    if os.path.exists(path) and not os.path.isfile(path):  # opening a pipe would wait for ever
+        raise UserError(f"{path}: is no file; remove it from its folder")
     try:
         with Image.open(path) as image:
             yield image
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
+        if os.path.islink(path):
+            raise UserError(f"{path}: a link to {os.readlink(path)}, which is not there; mend or remove it") from None
+        raise UserError(f"{path}: no such file; restore it, or start a run without it") from None
     except PermissionError:
         raise UserError(f"{path}: may not be read; correct the file's permissions") from None
+    except Image.DecompressionBombError:
+        raise UserError(
+            f"{path}: says to have more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels, which would fill the "
+            "memory; scale it down, or remove it from its folder"
+        ) from None
     except _BROKEN as error:
-        what = "is empty (0 bytes)" if path.is_file() and path.stat().st_size == 0 else f"cannot be decoded ({error})"
-        raise UserError(f"{path}: {what}; copy or download it again, or remove it from its folder") from None
+        raise UserError(f"{path}: {_what(path, error)}; copy or download it again, or remove it") from None
+
+
+def _what(path: Path, error: Exception) -> str:
+    """What is wrong with a file that Pillow does not decode."""
+    try:
+        if os.path.getsize(path) == 0:
+            return "is empty (0 bytes)"
+    except OSError:
+        return "cannot be reached"
+    if isinstance(error, UnidentifiedImageError):
+        return "is not an image, or damaged at its beginning"
+    return f"cannot be decoded ({str(error).partition(chr(10))[0] or type(error).__name__})"

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from acclimate.errors import UserError
 from acclimate.labels import IGNORE
 
 FILL = 127
@@ -25,10 +26,22 @@ FILL = 127
 Size = tuple[int, int]
 """(height, width)"""
 
+_LARGEST = 1 << 28
+"""Pixels of a scaled image: 16,384 x 16,384."""
+
 
 def scaled_size(image_hw: Size, width: float) -> Size:
-    """Size of an image brought to ``width`` pixels, its height in proportion."""
+    """Size of an image brought to ``width`` pixels, its height in proportion.
+
+    Raises:
+        UserError: a strip so high and narrow that it would not fit into memory.
+    """
     height = image_hw[0] * width / image_hw[1]
+    if height * width > _LARGEST:
+        raise UserError(
+            f"an image of {image_hw[1]}x{image_hw[0]} pixels (width x height) would have {width:.0f}x{height:.0f} at "
+            f"width {width:.0f}; cut it to a less extreme shape, or choose a smaller width"
+        )
     return max(1, round(height)), max(1, round(width))
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from acclimate.data.releases import read_split
 from acclimate.errors import UserError
+from acclimate.printable import is_plain
 from acclimate.recipe import Folder
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
@@ -78,7 +79,7 @@ def arrange(folder: Folder, role: str, labelled: bool) -> Arrangement:
     """
     if not folder.path:
         raise UserError(f"data.{role}: no folder is given; set data.{role}.path")
-    root = Path(folder.path).expanduser()
+    root = Path(os.path.expanduser(folder.path))
     if not root.is_dir():
         why = "is a file; unpack it and give the folder" if root.is_file() else "no such folder"
         raise UserError(f"{root}: {why} (data.{role}.path)")
@@ -102,6 +103,7 @@ def find(arrangement: Arrangement, role: str, labelled: bool, limit: int = 0) ->
             f"{arrangement.images}: no images{named} in this folder (data.{role}); "
             f"looked for {', '.join(IMAGE_SUFFIXES)}, sub-folders included"
         )
+    _refuse_unnameable(images)
     _refuse_doubles(images)
     if 0 < limit < len(images):
         images = [images[i * len(images) // limit] for i in range(limit)]
@@ -199,7 +201,7 @@ def _with_own_labels(arrangement: Arrangement, root: Path, labels: str, role: st
         )
     if labels.lower().endswith((".jpg", ".jpeg", ".webp")):
         raise UserError(f"{key}: {labels!r}: lossy formats alter label values; save the labels as PNG")
-    template = Path(labels).expanduser().as_posix() + ("" if "{" in labels else "/{name}")
+    template = Path(os.path.expanduser(labels)).as_posix() + ("" if "{" in labels else "/{name}")
     candidates = [replace(arrangement, base=base, labels=template, instead=("", "")) for base in (root, Path.cwd())]
     for candidate in candidates:
         if not labelled or candidate.label_folder.is_dir():
@@ -241,6 +243,16 @@ def _files(folder: Path, skip: Path | None = None) -> Iterator[Path]:
 def _natural(name: str) -> list[str | int]:
     """Sort key by which img2 stands before img10."""
     return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"([0-9]+)", name))]
+
+
+def _refuse_unnameable(images: list[Sample]) -> None:
+    """Names are written into records, which are UTF-8."""
+    bad = [sample.image for sample in images if not is_plain(sample.name)]
+    if bad:
+        more = f" (and {len(bad) - 1} more such names)" if len(bad) > 1 else ""
+        raise UserError(
+            f"{bad[0].parent}: the file name {bad[0].name!r} is not UTF-8, or holds control characters{more}; rename it"
+        )
 
 
 def _refuse_doubles(images: list[Sample]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -81,7 +82,7 @@ class SoftLabels:
         try:
             with np.load(self.path(index), allow_pickle=False) as stored:
                 return stored["soft_Khw"]
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise UserError(
                 f"{self.path(index)}: the soft labels of {self.names[index]} cannot be read ({error}); "
                 f"delete the folder {self.folder} and run again to have it made anew"

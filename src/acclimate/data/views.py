@@ -25,6 +25,7 @@ from acclimate.data.replay import Replay
 from acclimate.data.seeding import generator
 from acclimate.data.softlabels import SoftLabels
 from acclimate.errors import UserError
+from acclimate.interrupts import ignore
 from acclimate.recipe import Augment, Data
 
 Key = tuple[int, int]
@@ -142,8 +143,8 @@ class TargetViews(Dataset[tuple[Tensor, ...]]):
 
     def __getitem__(self, key: Key) -> tuple[Tensor, ...]:
         epoch, index = key
+        index, image_HWC = self.images.read(index)
         rng = generator(self.seed, self.stream, epoch, index)
-        image_HWC = self.images.image(index)
         weak = sample_weak(image_HWC.shape[:2], self.data, self.augment.flip, rng)
         weak_HWC = weak.image(image_HWC)
         strong = strong_view(weak_HWC, weak, self.augment, rng) if self.strong else StrongView(weak_HWC, weak, Replay())
@@ -178,6 +179,7 @@ class TargetViews(Dataset[tuple[Tensor, ...]]):
         return Geometry.whole(image_hw, scaled_size(image_hw, self.data.width)).image(image_HWC)
 
 
+ALL = slice(None)
 BatchT = TypeVar("BatchT", bound=Batch, covariant=True)
 
 
@@ -196,22 +198,25 @@ def loader(
     start_step: int,
     steps: int,
     workers: int,
+    part: slice = ALL,
 ) -> Iterator[BatchT]:
     """Batches of the steps ``start_step`` … ``steps`` - 1; step t holds the schedule's positions from t · ``batch`` on.
 
     Args:
         workers: processes that prepare batches ahead. 0: none; -1: half of the processors, at most 4.
             The batches do not depend on it.
+        part: of each batch, which is given: with many processes each has its own.
 
     Raises:
         UserError: from reading a file, also when that happened in a worker.
     """
-    positions = (range(step * batch, (step + 1) * batch) for step in range(start_step, steps))
+    positions = (range(step * batch, (step + 1) * batch)[part] for step in range(start_step, steps))
     batches = DataLoader(
         _Reported(views),
         batch_sampler=([schedule(p) for p in step] for step in positions),  # type: ignore[arg-type]
         num_workers=min(4, (os.cpu_count() or 1) // 2) if workers < 0 else workers,
         collate_fn=_as_it_is,
+        worker_init_fn=ignore,
         generator=torch.Generator(),  # the default would draw from the global one
     )
     for result in batches:

@@ -93,8 +93,8 @@ def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]
         ) from None
     if metadata != _metadata(tensors, kept):
         tree = {**tree, OWN: json.dumps(metadata, ensure_ascii=False)}
-    with atomic(path) as temporary:
-        torch.save(tree, temporary)
+    with atomic(path) as temporary, temporary.open("wb") as file:
+        torch.save(tree, file)
 
 
 def _metadata(tensors: Mapping[str, Tensor], kept: Any) -> dict[str, Any] | None:

@@ -75,7 +75,7 @@ def read_pickled(path: Path) -> Any:
             return torch.load(file, "cpu", weights_only=True)
     except Exception as error:  # a damaged pickle makes its reader stumble over anything
         wanted = _forbidden(error, path)
-        reason = "" if isinstance(error, pickle.UnpicklingError) else str(error).strip().partition("\n")[0]
+        reason = "" if isinstance(error, pickle.UnpicklingError) else re.split(r"\n|\. ", str(error).strip())[0]
     if wanted is None:
         raise UserError(f"{path}: damaged ({reason or 'the pickle breaks off'}); copy or download it again")
     raise UserError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +24,7 @@ from acclimate.networks.backbones import Match
 from acclimate.networks.metadata import FORMAT, VERSION, describe
 from acclimate.networks.pickled import is_pickled
 from acclimate.networks.segmenter import Segmenter
+from acclimate.printable import shown
 
 log = logging.getLogger(__name__)
 
@@ -69,19 +71,27 @@ def load_model(path: Path) -> tuple[Segmenter, LabelSpace, dict[str, Any]]:
 
 def open_model(path: Path) -> Stored:
     """As `load_model`, with the very tensors of the file and the report of what matched."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise UserError(f"{path}: is no file; give a .safetensors file that a run has saved, or an official checkpoint")
     tensors, metadata = official.read(path) if is_pickled(path) else _read(path)
     if metadata.get("format") != FORMAT:
         raise UserError(f"{path}: not a model of Acclimate (no such metadata); give a file that a run has saved")
     if metadata.get("version") != VERSION:
         found = metadata.get("version", "none")
         raise UserError(f"{path}: version {found} of the format, this Acclimate reads {VERSION}; update Acclimate")
-    space = LabelSpace.from_dict(_entry(metadata, "space", path))
+    try:
+        space = LabelSpace.from_dict(_entry(metadata, "space", path))
+    except UserError as error:
+        raise UserError(f"{path}: the metadata 'space' is damaged: {error}; copy or train the model again") from None
     network = recipe.parse({"network": _entry(metadata, "network", path)}, str(path)).network
     with torch.random.fork_rng(devices=[]):
         segmenter = build(dataclasses.replace(network, weights="none"), len(space))
     own = segmenter.state_dict()
     state = {key: value for key, value in tensors.items() if not key.startswith(official.EXTRA)}
     _check(state, own, path)
+    width = metadata.get("width")
+    if type(width) is not int or not 0 < width <= recipe.WIDEST:
+        raise UserError(f"{path}: the metadata 'width' is missing or damaged ({shown(width)}); train the model again")
     # Counters of BatchNorm are missing in files of old versions of PyTorch, and nothing reads them.
     segmenter.load_state_dict(state, strict=False)
     match = Match(
@@ -133,11 +143,15 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise UserError(
             f"{path}: no such model; give a .safetensors file that a run has saved, or an official checkpoint"
         ) from None
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, RecursionError, SafetensorError) as error:
         raise UserError(
-            f"{path}: damaged, or neither a safetensors file nor an official checkpoint ({error}); "
+            f"{path}: damaged, or neither a safetensors file nor an official checkpoint ({_first_line(error)}); "
             "copy, download or train the model again"
         ) from None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0][:200]
 
 
 def _entry(metadata: Mapping[str, Any], key: str, path: Path) -> dict[str, Any]:
@@ -155,15 +169,24 @@ def _check(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Pa
         for key, value in expected.items()
         if key in found and found[key].shape != value.shape
     ]
+    problems += [
+        f"{key} holds {_type(found[key])} instead of {_type(value)}"
+        for key, value in expected.items()
+        if key in found and value.is_floating_point() and not found[key].is_floating_point()
+    ]
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise UserError(
             f"{path}: the tensors are not those of the network that it names: {'; '.join(problems[:3])}{more}; "
             "another architecture, an altered file, or a timm that builds this backbone otherwise"
         )
-    broken = [key for key, value in found.items() if value.is_floating_point() and not value.isfinite().all()]
+    broken = [key for key, value in found.items() if value.is_floating_point() and not value.float().isfinite().all()]
     if broken:
         raise UserError(
             f"{path}: {len(broken)} tensors hold values that are not finite, first {broken[0]}: "
             "the training diverged; train again with a lower learning rate"
         )
+
+
+def _type(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")

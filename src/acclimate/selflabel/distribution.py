@@ -5,11 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from acclimate import distributed
+
 
 def label_shares(label: Tensor, classes: int) -> Tensor:
-    """Share of each class among the labels in 0 … classes-1, float64; zeros if there is none."""
+    """Share of each class among all processes' labels in 0 … classes-1, float64; zeros if there is none."""
     label = label.flatten()
-    count_K = torch.bincount(label[(label >= 0) & (label < classes)], minlength=classes).double()
+    count_K = distributed.total(torch.bincount(label[(label >= 0) & (label < classes)], minlength=classes).double())
     return count_K / count_K.sum().clamp(min=1)
 
 

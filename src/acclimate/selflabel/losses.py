@@ -8,25 +8,31 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from acclimate import distributed
+from acclimate.selflabel.precision import wide
 from acclimate.selflabel.prototypes import similarity
 
 
 def masked_mean(value: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Mean of the values where ``valid``; 0 (with a gradient of 0) if there are none."""
+    """Mean of the values where ``valid``; 0 (with a gradient of 0) if there are none.
+
+    With many processes the mean over all of theirs is that of the whole batch: each divides by the same number.
+    """
     if valid is None:
         return value.mean()
-    return torch.where(valid, value, 0).sum() / valid.sum().clamp(min=1)
+    share = distributed.total(valid.sum()).clamp(min=1) / distributed.count()
+    return torch.where(valid, value, 0).sum() / share
 
 
 def cross_entropy(logits_BKhw: Tensor, label_Bhw: Tensor, ignore: int = 255) -> Tensor:
     """Mean cross-entropy over the pixels whose label is not ``ignore``; 0 if there are none."""
-    value_Bhw = F.cross_entropy(logits_BKhw.float(), label_Bhw, ignore_index=ignore, reduction="none")
+    value_Bhw = F.cross_entropy(wide(logits_BKhw), label_Bhw, ignore_index=ignore, reduction="none")
     return masked_mean(value_Bhw, label_Bhw != ignore)
 
 
 def reverse_cross_entropy(logits_BKhw: Tensor, label_Bhw: Tensor, ignore: int = 255) -> Tensor:
     """-Σ_k p_k log y_k with log 0 taken as log 1e-4: bounded, hence tolerant of wrong labels (SCE, ICCV 2019)."""
-    prob_BKhw = logits_BKhw.float().softmax(dim=1).clamp(1e-7, 1.0)
+    prob_BKhw = wide(logits_BKhw).softmax(dim=1).clamp(1e-7, 1.0)
     valid_Bhw = label_Bhw != ignore
     one_hot_BKhw = F.one_hot(label_Bhw.where(valid_Bhw, 0), logits_BKhw.shape[1]).movedim(-1, 1)
     log_label_BKhw = one_hot_BKhw.to(prob_BKhw.dtype).clamp(1e-4, 1.0).log()
@@ -58,15 +64,15 @@ def contrast(
 
     For each pixel the mean, over the features of its label, of -log(e / (e + n)) with e = exp(cos / temperature)
     and n the sum of the same over the features of other labels (supervised contrast, Khosla et al. 2020, as the
-    official implementation has it). A pixel whose label is not in the bank adds 0. Mean over pixels.
+    official implementation has it). A pixel whose label is not in the bank adds 0. Mean over pixels, which are the
+    same in all processes, while each has its part of the bank.
     """
-    logits_NM = similarity(feat_ND, bank_MD.detach()) / temperature
-    logits_NM = logits_NM - logits_NM.detach().amax(dim=1, keepdim=True)
+    logits_NM = (similarity(feat_ND, bank_MD.detach()) - 1) / temperature  # at most 0, the ratio is the same
     same_NM = label_N[:, None] == bank_label_M[None]
-    others_N1 = torch.where(same_NM, 0, logits_NM.exp()).sum(dim=1, keepdim=True)
-    log_prob_NM = logits_NM - (logits_NM.exp() + others_N1).log()
-    mean_N = torch.where(same_NM, log_prob_NM, 0).sum(dim=1) / same_NM.sum(dim=1).clamp(min=1)
-    return -mean_N.sum() / max(len(feat_ND), 1)
+    others_N = distributed.total(torch.where(same_NM, 0, logits_NM.exp()).sum(dim=1))
+    log_prob_NM = logits_NM - (logits_NM.exp() + others_N[:, None]).clamp(min=torch.finfo(logits_NM.dtype).tiny).log()
+    sum_N = distributed.total(torch.where(same_NM, log_prob_NM, 0).sum(dim=1))
+    return -(sum_N / distributed.total(same_NM.sum(dim=1)).clamp(min=1)).sum() / max(len(feat_ND), 1)
 
 
 def kl_divergence(
@@ -85,7 +91,7 @@ def kl_divergence(
             official implementation does.
     """
     teacher_BKhw = teacher_BKhw.detach()
-    log_student_BKhw = student_logits_BKhw.float().log_softmax(dim=1)
+    log_student_BKhw = wide(student_logits_BKhw).log_softmax(dim=1)
     value_BKhw = torch.special.xlogy(teacher_BKhw, teacher_BKhw) - teacher_BKhw * log_student_BKhw
     value = masked_mean(value_BKhw.sum(dim=1), valid_Bhw)
     return value / teacher_BKhw.shape[1] if mean == "elements" else value
@@ -98,10 +104,10 @@ def official_distillation(teacher_BKhw: Tensor, student_logits_BKhw: Tensor) -> 
     classes. Kept to compare with; arguments as in `kl_divergence`.
     """
     teacher_BKhw = teacher_BKhw.detach()
-    student_BKhw = student_logits_BKhw.float().softmax(dim=1)
+    student_BKhw = wide(student_logits_BKhw).softmax(dim=1)
     return (torch.special.xlogy(teacher_BKhw, teacher_BKhw) - teacher_BKhw * student_BKhw).mean()
 
 
 def uniform_regulariser(logits_BKhw: Tensor) -> Tensor:
     """-log softmax, averaged over pixels and classes: least for uniform predictions (MRKLD, CRST, ICCV 2019)."""
-    return -logits_BKhw.float().log_softmax(dim=1).mean()
+    return -wide(logits_BKhw).log_softmax(dim=1).mean()

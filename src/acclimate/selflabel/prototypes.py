@@ -6,16 +6,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from acclimate import distributed
+from acclimate.selflabel.precision import wide
+
 
 def similarity(feat_ND: Tensor, proto_KD: Tensor) -> Tensor:
     """Cosine similarities N x K of features (any scale) and prototypes (any scale), in float32."""
-    return F.normalize(feat_ND.float(), dim=-1) @ F.normalize(proto_KD.float(), dim=-1).T
+    return F.normalize(wide(feat_ND), dim=-1) @ F.normalize(wide(proto_KD), dim=-1).T
 
 
 def similarity_map(feat_BDhw: Tensor, proto_KD: Tensor) -> Tensor:
     """Cosine similarities B x K x h x w of a feature map and prototypes, in float32."""
-    unit_KD = F.normalize(proto_KD.float(), dim=-1)
-    return F.conv2d(F.normalize(feat_BDhw.float(), dim=1), unit_KD[:, :, None, None])
+    unit_KD = F.normalize(wide(proto_KD), dim=-1)
+    return F.conv2d(F.normalize(wide(feat_BDhw), dim=1), unit_KD[:, :, None, None])
 
 
 def cluster_probabilities(feat_BDhw: Tensor, proto_KD: Tensor, temperature: float) -> Tensor:
@@ -25,7 +28,7 @@ def cluster_probabilities(feat_BDhw: Tensor, proto_KD: Tensor, temperature: floa
 
 def dot_similarity(feat_ND: Tensor, proto_KD: Tensor) -> Tensor:
     """Products N x K of unit features and prototypes as long as they are, in float32 (official, defect B4)."""
-    return F.normalize(feat_ND.float(), dim=-1) @ proto_KD.float().T
+    return F.normalize(wide(feat_ND), dim=-1) @ wide(proto_KD).T
 
 
 class Prototypes(nn.Module):
@@ -76,8 +79,12 @@ class PrototypeMeans:
         self.images_K += counted_BK.sum(dim=0).double().cpu()
 
     def means(self, fallback_KD: Tensor | None = None) -> Tensor:
-        """Prototypes K x D, float32; a class never seen takes its row of ``fallback_KD``, or zeros."""
-        mean_KD = (self.sum_KD / self.images_K.clamp(min=1)[:, None]).float()
+        """Prototypes K x D, float32, of all processes' images.
+
+        A class never seen takes its row of ``fallback_KD``, or zeros.
+        """
+        images_K1 = distributed.total(self.images_K)[:, None]
+        mean_KD = (distributed.total(self.sum_KD) / images_K1.clamp(min=1)).float()
         if fallback_KD is None:
             return mean_KD
-        return torch.where(self.images_K[:, None] > 0, mean_KD, fallback_KD.detach().float().cpu())
+        return torch.where(images_K1 > 0, mean_KD, fallback_KD.detach().float().cpu())

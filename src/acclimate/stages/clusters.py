@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from acclimate import recipe
+from acclimate import distributed, recipe
 from acclimate.selflabel import (
     MemoryBank,
     Prototypes,
@@ -56,21 +56,25 @@ class Clusters(nn.Module):
         follow(self.distribution_K, label_Bhw, self.stage.distribution_momentum)
 
     def draw(self, feat_BDhw: Tensor, logits_BKhw: Tensor, label_Bhw: Tensor) -> list[Pixels]:
-        """Labelled pixels of a batch, drawn at random: one group, or one for each image."""
+        """Labelled pixels of all processes' images, drawn at random: one group, or one for each image."""
+        label_BP = distributed.gather_rows(label_Bhw.flatten(1).to(torch.uint8)).long()
         if self.stage.assign_by == "batch":
-            return [self._draw(feat_BDhw, logits_BKhw, label_Bhw)]
-        views = zip(feat_BDhw.split(1), logits_BKhw.split(1), label_Bhw.split(1), strict=True)
-        return [self._draw(*view) for view in views]
+            chosen = [self._choose(label_BP.flatten(), len(label_BP))]
+        else:
+            length = label_BP.shape[1]
+            chosen = [self._choose(label_P, 1) + image * length for image, label_P in enumerate(label_BP)]
+        labels = [label_BP.flatten()[chosen_N] for chosen_N in chosen]
+        return _pixels(feat_BDhw, logits_BKhw, chosen, labels)
 
     def draw_misplaced(self, feat_BDhw: Tensor, logits_BKhw: Tensor, label_Bhw: Tensor) -> list[Pixels]:
         """Any pixels of the teacher's maps, with labels of other pixels of another frame (official, defect B1)."""
-        misplaced_BP = self.misplace(label_Bhw, feat_BDhw)
-        groups = []
-        for *maps, label_P in zip(feat_BDhw.split(1), logits_BKhw.split(1), misplaced_BP, strict=True):
-            chosen = torch.randperm(len(label_P))[: self.stage.pixels].to(label_P.device)
-            feat_ND, logits_NK = (_rows(maps_1Chw)[chosen] for maps_1Chw in maps)
-            groups.append(Pixels(feat_ND, logits_NK, label_P[: len(chosen)]))
-        return groups
+        misplaced_BP = distributed.gather_rows(self.misplace(label_Bhw, feat_BDhw)[:, : self.stage.pixels].contiguous())
+        cells = feat_BDhw.shape[2] * feat_BDhw.shape[3]
+        chosen = [
+            torch.randperm(cells)[: self.stage.pixels].to(label_Bhw.device) + image * cells
+            for image in range(len(misplaced_BP))
+        ]
+        return _pixels(feat_BDhw, logits_BKhw, chosen, list(misplaced_BP))
 
     @staticmethod
     def misplace(label_Bhw: Tensor, maps_BDhw: Tensor) -> Tensor:
@@ -95,46 +99,55 @@ class Clusters(nn.Module):
         return {name: torch.stack(values).mean() for name, values in terms.items() if values}
 
     def contrast(self, feat_BDhw: Tensor, label_BP: Tensor, whole_B: Tensor) -> Tensor:
-        """Contrast of the student's pixels with the bank, in the images of ``whole_B`` (bool): those without a patch.
+        """Contrast of the student's pixels with the bank, in the images of ``whole_B``: those without a patch.
 
         Args:
             feat_BDhw: the student's features on the target.
             label_BP: labels of their cells, row by row; there may be more of them than cells.
-            whole_B: on the CPU.
+            whole_B: bool for the images of all processes, on the CPU.
         """
-        bank_MD = self._remembered(self.bank)
-        values = []
-        for image in whole_B.nonzero().flatten().tolist():
-            feat_PD, label_P = _rows(feat_BDhw[image : image + 1]), label_BP[image]
-            chosen = uniform_sample(label_P[: len(feat_PD)], len(self.distribution_K), self.stage.pixels)
-            if len(bank_MD) and len(chosen):
-                bank_label_M = self.bank.labels()
-                values.append(contrast(feat_PD[chosen], label_P[chosen], bank_MD, bank_label_M, self.stage.temperature))
-        return torch.stack(values).mean() if values else feat_BDhw.sum() * 0
+        cells = feat_BDhw.shape[2] * feat_BDhw.shape[3]
+        everyones_BP = distributed.gather_rows(label_BP[:, :cells].to(torch.uint8)).long()
+        classes = len(self.distribution_K)
+        images = whole_B.nonzero().flatten().tolist()
+        chosen = [uniform_sample(everyones_BP[image], classes, self.stage.pixels) for image in images]
+        if not any(map(len, chosen)) or not self._ready(self.bank):
+            return feat_BDhw.sum() * 0
+        label_N = torch.cat([everyones_BP[image][places] for image, places in zip(images, chosen, strict=True)])
+        rows_N = torch.cat([places + image * cells for image, places in zip(images, chosen, strict=True)])
+        feat_ND = distributed.fetch(_rows(feat_BDhw), rows_N)
+        return contrast(feat_ND, label_N, self.bank.features(), self.bank.labels(), self.stage.temperature)
 
-    def _draw(self, feat_BDhw: Tensor, logits_BKhw: Tensor, label_Bhw: Tensor) -> Pixels:
-        label_P, wanted = label_Bhw.flatten(), self.stage.pixels * len(label_Bhw)
+    def _choose(self, label_P: Tensor, images: int) -> Tensor:
+        wanted = self.stage.pixels * images
         if self.stage.stratified:
-            chosen = stratified_sample(label_P, self.distribution_K, wanted)
-        else:
-            chosen = uniform_sample(label_P, len(self.distribution_K), wanted)
-        return Pixels(_rows(feat_BDhw)[chosen], _rows(logits_BKhw)[chosen], label_P[chosen])
+            return stratified_sample(label_P, self.distribution_K, wanted)
+        return uniform_sample(label_P, len(self.distribution_K), wanted)
 
     @torch.no_grad()
     def _assign(self, remembered_MK: Tensor, current_NK: Tensor) -> Tensor:
         shares_K = self.distribution_K if self.stage.align else torch.ones_like(self.distribution_K)
-        scores_NK = torch.cat([remembered_MK, current_NK])
-        assign_NK = sinkhorn(scores_NK, shares_K, self.stage.epsilon, self.stage.sinkhorn_iterations)
-        return assign_NK[len(remembered_MK) :]
+        return sinkhorn(current_NK, shares_K, self.stage.epsilon, self.stage.sinkhorn_iterations, remembered_MK)
 
     def _bank_scores(self) -> Tensor:
         scored = similarity if self.stage.bank_scores == "cosine" else dot_similarity
         return scored(self._remembered(self.bank), self.prototypes.weight_KD.detach())
 
     def _remembered(self, bank: MemoryBank) -> Tensor:
-        """What the bank holds; image by image it is not used until it is full (official)."""
-        waits = self.stage.assign_by == "image" and len(bank) < bank.capacity
-        return bank.features()[:0] if waits else bank.features()
+        return bank.features() if self._ready(bank) else bank.features()[:0]
+
+    def _ready(self, bank: MemoryBank) -> bool:
+        """Whether the bank is used: as soon as it holds anything; image by image not before it is full (official)."""
+        return len(bank) >= (bank.capacity if self.stage.assign_by == "image" else 1)
+
+
+def _pixels(feat_BDhw: Tensor, logits_BKhw: Tensor, chosen: list[Tensor], labels: list[Tensor]) -> list[Pixels]:
+    """Groups of the chosen rows of all processes' maps."""
+    lengths = [len(chosen_N) for chosen_N in chosen]
+    feat, logits = (
+        distributed.fetch(_rows(maps), torch.cat(chosen)).split(lengths) for maps in (feat_BDhw, logits_BKhw)
+    )
+    return [Pixels(*group) for group in zip(feat, logits, labels, strict=True)]
 
 
 def _rows(maps_BChw: Tensor) -> Tensor:

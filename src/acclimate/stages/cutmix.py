@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from acclimate import distributed
 from acclimate.data.geometry import Grid
 from acclimate.data.views import SourceBatch
 
@@ -20,7 +21,7 @@ class Patches:
     pasted_Bhw: Tensor
     """bool in the grid's cells: inside the pasted region."""
     drawn_B: Tensor
-    """bool, on the CPU: images that have a patch."""
+    """bool, on the CPU: which images of all processes have a patch."""
     grid: Grid
 
     def paste(self, image_BCHW: Tensor) -> Tensor:
@@ -49,7 +50,10 @@ def draw_patches(
     """
     count, _, height, width = source.image_BCHW.shape
     rows, columns = grid.cells((height, width))
-    chance, aspect, top, left = torch.rand(4, count if by == "image" else 1).expand(4, count).unbind()
+    everyone = count * distributed.count()  # all draw for all, so that each image gets what it would get in one process
+    drawn_4B = torch.rand(4, everyone if by == "image" else 1).expand(4, everyone)
+    drawn_B = drawn_4B[0] < probability
+    chance, aspect, top, left = drawn_4B[:, count * distributed.rank() :][:, :count].unbind()
     # Half the area for any aspect: the height's share runs from 1/2 to 1, the width's is 1/2 over it.
     share_h = 0.5 ** (1 - aspect)
     size_h, size_w = (share_h * rows).round(), (0.5 / share_h * columns).round()
@@ -57,6 +61,5 @@ def draw_patches(
     y, x = torch.arange(rows)[None, :, None], torch.arange(columns)[None, None, :]
     inside_h = (y >= y0[:, None, None]) & (y < (y0 + size_h)[:, None, None])
     inside_w = (x >= x0[:, None, None]) & (x < (x0 + size_w)[:, None, None])
-    drawn_B = chance < probability
-    pasted_Bhw = inside_h & inside_w & drawn_B[:, None, None]
+    pasted_Bhw = inside_h & inside_w & (chance < probability)[:, None, None]
     return Patches(source, pasted_Bhw.to(source.image_BCHW.device), drawn_B, grid)

@@ -22,6 +22,7 @@ from acclimate.selflabel import (
     symmetric_cross_entropy,
     uniform_regulariser,
 )
+from acclimate.selflabel.precision import wide
 from acclimate.stages.carry import Carrier
 from acclimate.stages.clusters import Clusters
 from acclimate.stages.cutmix import Patches, draw_patches
@@ -155,7 +156,7 @@ class SelfLabelTask(Task):
 
     def _self_labelling(self, taught: Taught, rectified: Rectified) -> dict[str, Tensor]:
         if self.stage.bank_labels == "misplaced":
-            feat_BDhw, logits_BKhw = taught.seen.feat_BDhw.float(), taught.seen.logits_BKhw.float()
+            feat_BDhw, logits_BKhw = wide(taught.seen.feat_BDhw), wide(taught.seen.logits_BKhw)
             return self.clusters.losses(self.clusters.draw_misplaced(feat_BDhw, logits_BKhw, rectified.label_Bhw))
         weak = taught.weak
         return self.clusters.losses(self.clusters.draw(weak.feat_BDhw, weak.logits_BKhw, rectified.label_Bhw))
@@ -166,6 +167,6 @@ class SelfLabelTask(Task):
         whole_B = ~patches.drawn_B
         if self.stage.bank_labels == "misplaced":
             label_BP = self.clusters.misplace(rectified.label_Bhw, taught.seen.feat_BDhw)
-            return self.clusters.contrast(learned.feat_BDhw.float(), label_BP, whole_B)
+            return self.clusters.contrast(wide(learned.feat_BDhw), label_BP, whole_B)
         feat_BDhw = self.to_grid(learned.feat_BDhw, target.size_hw)
         return self.clusters.contrast(feat_BDhw, self._labels(rectified, target).flatten(1), whole_B)

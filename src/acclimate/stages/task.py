@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from acclimate import recipe
+from acclimate import distributed, recipe
 from acclimate.data.geometry import Grid, enlarge
 from acclimate.networks import Average, Features, Segmenter
+from acclimate.selflabel.precision import wide
 
 
 class Task(nn.Module):
@@ -65,8 +66,9 @@ class Task(nn.Module):
     def see(self, network: nn.Module, image_BCHW: Tensor) -> Features:
         """What a network says of uint8 images, in the recipe's precision."""
         half = self.choices.precision == "bfloat16"
-        with torch.autocast(image_BCHW.device.type, torch.bfloat16, enabled=half):
-            return network(image_BCHW.float() / 255)
+        image_BCHW = image_BCHW.to(next(network.parameters()).dtype) / 255
+        with distributed.whole_batch_statistics(), torch.autocast(image_BCHW.device.type, torch.bfloat16, enabled=half):
+            return network(image_BCHW)
 
     def study(self, *views: Tensor) -> list[Features]:
         """What the student says of several batches of uint8 images: in one pass, or in one for each."""
@@ -77,16 +79,16 @@ class Task(nn.Module):
         return [Features(*parts) for parts in zip(*(maps.split(counts) for maps in seen), strict=True)]
 
     def to_grid(self, maps_BChw: Tensor, size_hw: Sequence[int]) -> Tensor:
-        """A network's maps of pictures of ``size_hw`` pixels, in the cells of `grid`, as float32."""
+        """A network's maps of pictures of ``size_hw`` pixels, in the cells of `grid`, as float32 at least."""
         if self.grid == self.student.grid:
-            return maps_BChw.float()
+            return wide(maps_BChw)
         height, width = size_hw
-        return enlarge(maps_BChw.float(), self.student.grid, (height, width), self.grid.stride)
+        return enlarge(wide(maps_BChw), self.student.grid, (height, width), self.grid.stride)
 
     def to_pixels(self, maps_BChw: Tensor, label_BHW: Tensor) -> Tensor:
-        """The student's maps at the pixels of the labels, as float32."""
+        """The student's maps at the pixels of the labels, as float32 at least."""
         height, width = label_BHW.shape[-2:]
-        return enlarge(maps_BChw.float(), self.student.grid, (height, width))
+        return enlarge(wide(maps_BChw), self.student.grid, (height, width))
 
 
 def optimizer_for(task: Task, extra: list[dict[str, Any]] | None = None) -> torch.optim.Optimizer:

@@ -9,6 +9,7 @@ from acclimate import recipe
 from acclimate.data.views import SourceBatch, TargetBatch
 from acclimate.networks import Discriminator, Segmenter
 from acclimate.selflabel.losses import cross_entropy
+from acclimate.selflabel.precision import wide
 from acclimate.stages.task import Task, optimizer_for
 
 
@@ -45,7 +46,7 @@ class WarmupTask(Task):
 
     def step(self, batch: tuple[SourceBatch, TargetBatch]) -> dict[str, Tensor]:
         source, target = batch
-        on_source, on_target = (seen.logits_BKhw.float() for seen in self.study(source.image_BCHW, target.weak_BCHW))
+        on_source, on_target = (wide(seen.logits_BKhw) for seen in self.study(source.image_BCHW, target.weak_BCHW))
         terms = {"source": cross_entropy(self.to_pixels(on_source, source.label_BHW), source.label_BHW)}
         if self.weight:
             terms |= self._adversarial(on_source.softmax(dim=1), on_target.softmax(dim=1))

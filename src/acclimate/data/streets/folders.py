@@ -15,6 +15,7 @@ from PIL import Image
 from acclimate.data.streets.domains import SIZE, Domain, render
 from acclimate.errors import UserError
 from acclimate.files import atomic, read_json, write_json
+from acclimate.interrupts import ignore
 from acclimate.labels import label_space
 
 EDITION = 7
@@ -64,7 +65,7 @@ def write(
 def _found(folder: Path) -> dict:
     """What the folder's marker says; empty where nothing was drawn yet."""
     if (folder / MARKER).is_file():
-        return read_json(folder / MARKER)
+        return read_json(folder / MARKER, f"delete the folder {folder} and run again to have it drawn anew")
     taken = [role for role in ROLES if (folder / role).exists()]
     if taken:
         raise UserError(
@@ -93,7 +94,7 @@ def _draw_all(pictures: list[_Picture]) -> None:
         for picture in pictures:
             _draw(picture)
         return
-    with ProcessPoolExecutor(workers) as pool:
+    with ProcessPoolExecutor(workers, initializer=ignore) as pool:
         for _ in pool.map(_draw, pictures, chunksize=8):
             pass
 

@@ -1,0 +1,271 @@
+"""Everything about many processes. With one process each function is what its name says, and costs nothing.
+
+``torchrun`` starts the processes and says by environment variables how many there are; NCCL carries tensors
+between GPUs, Gloo between CPUs. Processes are equals that compute the same run on different images: every mean,
+statistic and assignment is that of the whole batch, so that the number of processes changes the speed alone.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from acclimate.errors import UserError
+
+T = TypeVar("T")
+BUCKET = 32 << 20
+"""Bytes of gradients that travel together."""
+
+
+@contextmanager
+def processes(device: str = "auto") -> Iterator[None]:
+    """Join the other processes for the time of the block, if ``torchrun`` started several."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
+        yield
+        return
+    on_gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
+    if on_gpu:
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=timedelta(minutes=30))
+    yield
+    dist.destroy_process_group()  # not after an error: the others may be waiting, and torchrun ends them
+
+
+def count() -> int:
+    """Number of processes."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Number of this process, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def is_main() -> bool:
+    """Whether this process writes files and talks."""
+    return rank() == 0
+
+
+def share(items: Sequence[T]) -> Sequence[T]:
+    """This process's part of a list: every item is in exactly one part."""
+    return items[rank() :: count()]
+
+
+def part(batch: int) -> int:
+    """This process's part of a batch.
+
+    Raises:
+        UserError: the batch cannot be divided among the processes.
+    """
+    if batch % count():
+        raise UserError(f"a batch of {batch} cannot be divided among {count()} processes; choose a multiple of it")
+    return batch // count()
+
+
+def barrier() -> None:
+    """Wait until all processes are here."""
+    if count() > 1:
+        dist.barrier()
+
+
+@contextmanager
+def main_first() -> Iterator[None]:
+    """The main process goes through the block before the others do."""
+    if not is_main():
+        barrier()
+    yield
+    if is_main():
+        barrier()
+
+
+def on_main(task: Callable[[], T]) -> T:
+    """What the task returns in the main process, in all; a `UserError` there is raised in all, and told once."""
+    result: tuple[T | None, UserError | None] = (None, None)
+    if is_main():
+        try:
+            result = task(), None
+        except UserError as error:
+            if count() == 1:
+                raise
+            result = None, error
+    value, error = from_main(result)
+    if error is not None:
+        error.told = not is_main()
+        raise error
+    return value  # type: ignore[return-value]
+
+
+def from_main(value: T) -> T:
+    """The main process's value, in all processes."""
+    if count() == 1:
+        return value
+    values: list[Any] = [value]
+    dist.broadcast_object_list(values)
+    return values[0]
+
+
+def gathered(value: T) -> list[T]:
+    """All processes' values, in the order of the processes."""
+    if count() == 1:
+        return [value]
+    values: list[Any] = [None] * count()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def total(value: Tensor) -> Tensor:
+    """The sum over all processes; the gradient reaches all of them."""
+    if count() == 1:
+        return value
+    if value.device.type == "cpu" and dist.get_backend() == "nccl":  # which carries tensors on GPUs only
+        return _Total.apply(value.cuda()).cpu()
+    return _Total.apply(value)
+
+
+class _Total(torch.autograd.Function):
+    """The gradient of a sum over processes is the sum of their gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        summed = value.contiguous().clone()
+        dist.all_reduce(summed)
+        return summed
+
+    @staticmethod
+    def backward(ctx: Any, *gradient: Any) -> Any:
+        return _Total.apply(*gradient)
+
+
+def mean(value: Tensor) -> Tensor:
+    """The mean over all processes, without gradient."""
+    return total(value.detach()) / count()
+
+
+@torch.no_grad()
+def logsumexp(value_NK: Tensor) -> Tensor:
+    """log Σ exp over the rows of all processes, (K,)."""
+    if count() == 1:
+        return value_NK.logsumexp(dim=0)
+    rows_1K = value_NK.new_full((1, value_NK.shape[1]), -torch.inf)
+    largest_K = torch.cat([value_NK, rows_1K]).amax(dim=0)
+    dist.all_reduce(largest_K, dist.ReduceOp.MAX)
+    shift_K = largest_K.nan_to_num(neginf=0.0)
+    return total((value_NK - shift_K).exp().sum(dim=0)).log() + shift_K
+
+
+def fetch(rows_PX: Tensor, chosen_N: Tensor) -> Tensor:
+    """Rows of all processes, numbered through in their order; the gradient reaches those who have them.
+
+    Args:
+        rows_PX: this process's rows, as many as any other's.
+        chosen_N: numbers of rows, the same in all processes.
+    """
+    if count() == 1:
+        return rows_PX[chosen_N]
+    own_N = chosen_N - rank() * len(rows_PX)
+    mine_N = (own_N >= 0) & (own_N < len(rows_PX))
+    fetched_NX = rows_PX.new_zeros(len(chosen_N), *rows_PX.shape[1:])
+    return total(fetched_NX.index_put((mine_N.nonzero().squeeze(1),), rows_PX[own_N[mine_N]]))
+
+
+@torch.no_grad()
+def gather_rows(value_NX: Tensor) -> Tensor:
+    """The rows of all processes, in their order; each may have another number of them."""
+    return torch.cat(gather_rows_each(value_NX)) if count() > 1 else value_NX
+
+
+@torch.no_grad()
+def gather_rows_each(value_NX: Tensor) -> list[Tensor]:
+    """The rows of each process; one may have another number of them than the next."""
+    if count() == 1:
+        return [value_NX]
+    lengths = gathered(len(value_NX))
+    padded = value_NX.new_zeros(max(lengths), *value_NX.shape[1:])
+    padded[: len(value_NX)] = value_NX
+    parts = [torch.empty_like(padded) for _ in lengths]
+    dist.all_gather(parts, padded)
+    return [rows[:length] for rows, length in zip(parts, lengths, strict=True)]
+
+
+@torch.no_grad()
+def average_gradients(parameters: Iterable[Tensor]) -> None:
+    """Give all processes the mean of their gradients, a bucket at a time.
+
+    Not DistributedDataParallel: a step may pass a network several times or not at all, and the prototypes belong to
+    no network. One exchange after the backward pass serves all of them.
+    """
+    if count() == 1:
+        return
+    waiting = []
+    for bucket in _buckets([p.grad for p in parameters if p.grad is not None]):
+        flat = torch.cat([grad.reshape(-1) for grad in bucket])
+        waiting.append((bucket, flat, dist.all_reduce(flat, async_op=True)))
+    for bucket, flat, work in waiting:
+        work.wait()
+        for grad, mean in zip(bucket, flat.div_(count()).split([g.numel() for g in bucket]), strict=True):
+            grad.copy_(mean.view_as(grad))
+
+
+def _buckets(grads: list[Tensor]) -> Iterator[list[Tensor]]:
+    """The gradients in their order, about `BUCKET` bytes at a time, of one type each."""
+    bucket: list[Tensor] = []
+    for grad in grads:
+        full = sum(g.numel() * g.element_size() for g in bucket) >= BUCKET
+        if bucket and (full or grad.dtype != bucket[0].dtype):
+            yield bucket
+            bucket = []
+        bucket.append(grad)
+    if bucket:
+        yield bucket
+
+
+def whole_batch_statistics() -> AbstractContextManager[Any]:
+    """Within the block BatchNorm in train mode uses the statistics of all processes' images."""
+    return _WholeBatch() if count() > 1 else nullcontext()
+
+
+class _WholeBatch(TorchFunctionMode):
+    """Takes the place of ``F.batch_norm``, so that networks of any kind keep their modules and names."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is F.batch_norm:
+            return _batch_norm(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+def _batch_norm(
+    x: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    if not training:
+        return F.batch_norm(x, running_mean, running_var, weight, bias, False, momentum, eps)
+    wide = x if x.dtype == torch.float64 else x.float()
+    dims = [0, *range(2, x.ndim)]
+    pixels = wide.numel() / x.shape[1] * count()  # all processes have as many images
+    mean_C = total(wide.sum(dims)) / pixels
+    shape = [1, -1] + [1] * (x.ndim - 2)
+    centred = wide - mean_C.view(shape)
+    var_C = total(centred.square().sum(dims)) / pixels
+    if running_mean is not None and running_var is not None:
+        with torch.no_grad():
+            running_mean.lerp_(mean_C.to(running_mean), momentum)
+            running_var.lerp_((var_C * (pixels / max(pixels - 1, 1))).to(running_var), momentum)
+    y = centred * (var_C + eps).rsqrt().view(shape)
+    y = y if weight is None else y * weight.view(shape)
+    y = y if bias is None else y + bias.view(shape)
+    return y.to(x.dtype)
