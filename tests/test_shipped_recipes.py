@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from acclimate import recipe as recipes
+from acclimate.errors import UserError
 from acclimate.evaluation import Scores
 from acclimate.networks import deeplab
 from acclimate.networks.weights import load_model
@@ -80,6 +81,10 @@ def test_official_numbers_can_be_run_from_a_published_warm_up(
     )  # fmt: skip
     assert [row["name"] for row in run.results] == ["start", "selflabel"]
     assert run.results[0]["iou"] == before.results[-1]["iou"]
+
+    with pytest.raises(UserError, match=r"best_model\.pkl: a model of 19 classes .*, but 16 are asked for"):
+        dry_run("synthia-cityscapes-official", downloads, tmp_path / "other", f"start={published}")
+    assert not list((tmp_path / "other" / "stages").iterdir()), "refused before anything is done"
 
     def scores(path: Path) -> Scores:
         return load(path, width=128).evaluate(Folder(str(downloads / "cityscapes"), "cityscapes", "val"))
