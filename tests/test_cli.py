@@ -267,3 +267,10 @@ def test_the_module_runs_as_a_program():
     )  # fmt: skip
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr == "acclimate: absent.yaml: no such recipe file\n"
+
+
+def test_a_reader_that_has_had_enough_ends_nothing_with_a_traceback() -> None:
+    line = f"{sys.executable} -m acclimate recipes laptop | head -c 1"
+    done = subprocess.run(["bash", "-c", f"set -o pipefail; for i in 1 2 3; do {line}; done"], capture_output=True,
+                          text=True, timeout=60, check=False)  # fmt: skip
+    assert done.stdout == "###" and "Traceback" not in done.stderr

@@ -175,6 +175,12 @@ def test_a_folder_of_another_recipe_is_refused_and_reused(finished: Run, data: P
     assert weights(run, "selflabel") != weights(finished, "selflabel")
 
 
+def test_a_folder_in_which_nothing_was_begun_takes_another_recipe(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"nowhere\.pth: no such file"):
+        adapt(tiny(data, network__weights="nowhere.pth"), tmp_path / "run")
+    assert adapt(tiny(data, distill__rounds=0, data__ceiling__path=""), tmp_path / "run").best.exists()
+
+
 def test_reuse_wants_a_run(data: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not a run folder"):
         adapt(tiny(data), tmp_path / "run", reuse=tmp_path)

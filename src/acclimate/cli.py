@@ -52,6 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not error.told:
             print(f"acclimate: {printable(str(error))}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # whoever read along, such as `head`, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except OSError as error:  # a folder that vanished or may not be written, a full disk
         if error.filename is None:
             raise
@@ -375,9 +378,10 @@ def _recipes(args: Namespace) -> None:
     if args.name:
         print(recipe.read(args.name)[0], end="")
         return
+    widest = max(map(len, recipe.names()))
     for name in recipe.names():
         first = recipe.read(name)[0].partition("\n")[0]
-        print(f"{name:<20} {first.lstrip('# ')}")
+        print(f"{name:<{widest}} {first.lstrip('# ')}")
 
 
 _GO_ON = "the same command goes on from the last checkpoint"

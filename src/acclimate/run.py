@@ -16,6 +16,7 @@ from typing import Any
 
 from acclimate import distributed, inventory
 from acclimate import recipe as recipes
+from acclimate.data.forgiving import LEFT_OUT
 from acclimate.data.softlabels import MANIFEST
 from acclimate.errors import UserError
 from acclimate.files import atomic, atomic_folder, explained, read_json, sweep, write_json
@@ -77,6 +78,8 @@ class Run:
                 temporary.write_text(recipes.to_yaml(self.recipe), encoding="utf-8")
             with explained(self.folder):
                 (self.folder / "stages").mkdir(exist_ok=True)
+                if not self._begun():
+                    (self.folder / LEFT_OUT).unlink(missing_ok=True)  # settled for the recipe that now begins
             write_json(self.folder / "environment.json", environment())
             yield [f"{path}: cut or damaged; it is made anew" for path in self._mend()]
 
@@ -151,6 +154,11 @@ class Run:
                 removed.append(folder / inventory.SOFT / MANIFEST)
         return removed
 
+    def _begun(self) -> bool:
+        """Whether any stage has left a trace; a run that was refused before that belongs to no recipe yet."""
+        stages = self.folder / "stages"
+        return stages.is_dir() and any(stages.iterdir())
+
     def _refuse_other(self) -> None:
         known = self.folder / _RECIPE
         if not known.exists():
@@ -162,7 +170,7 @@ class Run:
         if recipes.to_yaml(self.recipe).encode().startswith(known.read_bytes()):
             return  # the same, or as much as a power cut left of it
         changed = recipes.difference(recipes.load(known), self.recipe)
-        if changed:
+        if changed and self._begun():
             lines = "\n".join(f"  {key}: {before!r} there, {after!r} now" for key, (before, after) in changed.items())
             raise UserError(
                 f"{self.folder}: belongs to another recipe:\n{lines}\n"
