@@ -72,6 +72,11 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
+def expanded(path: str | Path) -> Path:
+    """The path with ``~`` written out; a user that is none stays as it is, where ``Path.expanduser`` raises."""
+    return Path(os.path.expanduser(path))
+
+
 def sync(path: Path) -> None:
     """Have the disk hold what a file contains, or which files a folder does."""
     if os.name != "posix" and path.is_dir():

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from acclimate.data.geometry import Grid, Size, scaled_size
+from acclimate.data.geometry import Grid, Size, enlarge, scaled_size
 from acclimate.errors import UserError
 from acclimate.networks.segmenter import SMALLEST, resize
 
@@ -139,7 +139,7 @@ def stretch(maps_Khw: Tensor, scaled_hw: Size, grid: Grid, size_hw: Size) -> Ten
 
 def _stretch_between_corners(maps_Khw: Tensor, scaled_hw: Size, grid: Grid, size_hw: Size) -> Tensor:
     if scaled_hw == size_hw:
-        return F.interpolate(maps_Khw[None], size_hw, mode="bilinear", align_corners=True)[0]
+        return enlarge(maps_Khw[None], grid, size_hw)[0]
     places = []  # of the new pixels' centres among the cells: -1 the first, 1 the last
     for size, scaled, count in zip(size_hw, scaled_hw, maps_Khw.shape[1:], strict=True):
         centres = (torch.arange(size, device=maps_Khw.device) + 0.5) * (scaled / size)

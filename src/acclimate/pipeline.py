@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -27,7 +26,7 @@ from acclimate.data.softlabels import SoftLabels
 from acclimate.data.views import SourceViews, TargetViews, loader
 from acclimate.errors import UserError
 from acclimate.evaluation import evaluate
-from acclimate.files import atomic, read_json, write_json
+from acclimate.files import atomic, expanded, read_json, write_json
 from acclimate.inference import pick_device
 from acclimate.journal import Journal
 from acclimate.networks import Segmenter, build
@@ -197,7 +196,7 @@ class Work:
 
     def _start_model(self) -> Segmenter:
         """The model that the recipe starts from."""
-        path = Path(os.path.expanduser(self.recipe.start))
+        path = expanded(self.recipe.start)
         network, space, _ = load_model(path)
         require_space(space, self.space, path)
         return network

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from acclimate.data.datasets import open_labelled, read_image
 from acclimate.data.layouts import IMAGE_SUFFIXES
 from acclimate.errors import UserError
 from acclimate.evaluation import Scores, evaluate
+from acclimate.files import expanded
 from acclimate.inference import ONE_LOOK, Inference, forward_images, pick_device, predict_labels
 from acclimate.labels import LabelSpace
 from acclimate.networks import Segmenter
@@ -121,7 +121,7 @@ def predict_files(
     """
     out = Path(out)
     inputs = [inputs] if isinstance(inputs, str | Path) else list(inputs)
-    jobs = _plan([Path(os.path.expanduser(item)) for item in inputs], out, overlay, overwrite)
+    jobs = _plan([expanded(item) for item in inputs], out, overlay, overwrite)
     model = model if isinstance(model, Model) else load(model)
 
     def write(job: Job, image_HWC: np.ndarray, label_HW: np.ndarray) -> None:

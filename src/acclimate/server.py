@@ -6,7 +6,6 @@ one ``CITY_SEQUENCE_FRAME*.png`` per image and compares its values, which are la
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import numpy as np
 from acclimate import pictures
 from acclimate.data.decode import read_size
 from acclimate.errors import UserError
+from acclimate.files import expanded
 from acclimate.label_tables import CITYSCAPES, ID_SCHEMES
 from acclimate.labels import LabelSpace
 from acclimate.prediction import Job, Model, find_images, listing, load, refuse_conflicts, write_masks
@@ -46,7 +46,7 @@ def write_server_files(
             ``out``, files that exist already. Afterwards: images that could not be read.
     """
     out = Path(out)
-    jobs = _plan(_split_folder(Path(os.path.expanduser(data))), out, overwrite)
+    jobs = _plan(_split_folder(expanded(data)), out, overwrite)
     model = model if isinstance(model, Model) else load(model)
     id_K = label_ids(model.space)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from acclimate import labels, recipe
 from acclimate.data.decode import read_image, read_label, read_size
 from acclimate.data.layouts import Sample, arrange, find
 from acclimate.errors import UserError
+from acclimate.files import expanded
 
 __all__ = [
     "ImageSet",
@@ -135,7 +135,7 @@ def open_labelled(folder: recipe.Folder, role: str, space: labels.LabelSpace, de
 def open_space(data: recipe.Data) -> labels.LabelSpace:
     """The classes of a recipe: a built-in label space, or those of a label map."""
     if _is_map(data.classes):
-        return labels.read_label_map(Path(os.path.expanduser(data.classes)))[0]
+        return labels.read_label_map(expanded(data.classes))[0]
     return labels.label_space(data.classes)
 
 
@@ -150,5 +150,5 @@ def _is_map(name: str) -> bool:
 
 def _table(ids: str, space: labels.LabelSpace) -> labels.LabelTable:
     if _is_map(ids):
-        return labels.read_label_map(Path(os.path.expanduser(ids)), space)[1]
+        return labels.read_label_map(expanded(ids), space)[1]
     return labels.label_table(space, ids)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from acclimate.data.releases import read_split
 from acclimate.errors import UserError
+from acclimate.files import expanded
 from acclimate.printable import is_plain
 from acclimate.recipe import Folder
 
@@ -79,7 +80,7 @@ def arrange(folder: Folder, role: str, labelled: bool) -> Arrangement:
     """
     if not folder.path:
         raise UserError(f"data.{role}: no folder is given; set data.{role}.path")
-    root = Path(os.path.expanduser(folder.path))
+    root = expanded(folder.path)
     if not root.is_dir():
         why = "is a file; unpack it and give the folder" if root.is_file() else "no such folder"
         raise UserError(f"{root}: {why} (data.{role}.path)")
@@ -201,7 +202,7 @@ def _with_own_labels(arrangement: Arrangement, root: Path, labels: str, role: st
         )
     if labels.lower().endswith((".jpg", ".jpeg", ".webp")):
         raise UserError(f"{key}: {labels!r}: lossy formats alter label values; save the labels as PNG")
-    template = Path(os.path.expanduser(labels)).as_posix() + ("" if "{" in labels else "/{name}")
+    template = expanded(labels).as_posix() + ("" if "{" in labels else "/{name}")
     candidates = [replace(arrangement, base=base, labels=template, instead=("", "")) for base in (root, Path.cwd())]
     for candidate in candidates:
         if not labelled or candidate.label_folder.is_dir():

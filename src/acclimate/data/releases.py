@@ -13,10 +13,10 @@ from pathlib import Path
 from acclimate.errors import UserError
 
 _NUMBERED = {
-    "gta5": ("GTA5", tuple(f"{i:05d}" for i in range(1, 24967))),
-    "synthia": ("SYNTHIA-RAND-CITYSCAPES", tuple(f"{i:07d}" for i in range(9400))),
+    "gta5": ("GTA5", range(1, 24967), "05d"),
+    "synthia": ("SYNTHIA-RAND-CITYSCAPES", range(9400), "07d"),
 }
-"""Name of the release, and of its images, by layout."""
+"""Name of the release, and the numbers that name its images, by layout."""
 
 _CITIES: dict[str, dict[str, int]] = {
     "train": {
@@ -52,9 +52,10 @@ def shortfalls(layout: str, split: str, names: Sequence[str], only: Collection[s
 
 
 def _numbered(layout: str, names: Sequence[str], only: Collection[str] | None) -> Iterator[str]:
-    release, expected = _NUMBERED[layout]
+    release, numbers, form = _NUMBERED[layout]
+    expected = [format(number, form) for number in numbers]
     if only is not None:
-        release, expected = f"this split of {release}", tuple(name for name in expected if name in only)
+        release, expected = f"this split of {release}", [name for name in expected if name in only]
     missing = sorted(set(expected) - set(names))
     if missing:
         have = len(expected) - len(missing)
