@@ -23,6 +23,8 @@ from typing import IO
 
 from acclimate.files import atomic
 
+LIFE = 30.0
+
 
 @dataclass
 class Kill:
@@ -84,12 +86,13 @@ def begin(command: list[str], run: Path, log: IO[str]) -> subprocess.Popen[bytes
 def disturbed(command: list[str], run: Path, seconds: float, count: int, seed: int) -> list[Kill]:
     """Kill the run ``count`` times, then let it finish.
 
-    A life lasts up to twice the part of the run that each would have if nothing were done twice.
+    A life lasts up to twice the part of the run that each would have if nothing were done twice, and up to LIFE
+    seconds at least: shorter ones alone would never outlive what no checkpoint divides (a start, an evaluation).
     """
-    rng, kills = random.Random(seed), []
+    rng, kills, longest = random.Random(seed), [], max(2 * seconds / count, LIFE)
     with run.with_suffix(".log").open("a") as log:
         while True:
-            life = rng.uniform(0, 2 * seconds / count) if len(kills) < count else None
+            life = rng.uniform(0, longest) if len(kills) < count else None
             process = begin(command, run, log)
             try:
                 code = process.wait(life)

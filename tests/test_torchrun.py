@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -106,11 +107,42 @@ def test_a_process_that_dies_takes_the_other_along_and_the_run_goes_on_with_one(
         assert torchrun.wait(30) != 0
         assert time.monotonic() - started < 30
         wait_until(lambda: not any(Path(f"/proc/{child}").exists() for child in children), 30)
+        assert torchrun.stderr is not None
+        assert "has ended" in (told := torchrun.stderr.read()), told
     finally:
         torchrun.kill()
     again = call(*command(1, data, out, "selflabel.iterations=400", "distill.rounds=0"))
     assert again.returncode == 0, again.stderr
     assert "going on at it" in again.stdout
+
+
+@pytest.mark.slow
+def test_both_stop_after_the_same_step_when_asked_to(data: Path, tmp_path: Path) -> None:
+    out, log = tmp_path / "run", tmp_path / "log"
+    choices = ("selflabel.iterations=3000", "distill.rounds=0", "log_every=2000", "save_every=2000")
+    with log.open("w") as file:
+        torchrun = subprocess.Popen(
+            command(2, data, out, *choices), stdout=file, stderr=file, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        )
+    try:
+        wait_until(lambda: "stage 1 …" in log.read_text() or torchrun.poll() is not None, 120)
+        time.sleep(2)
+        torchrun.send_signal(signal.SIGTERM)
+        assert torchrun.wait(60) != 0
+    finally:
+        torchrun.kill()
+    told = log.read_text()
+    saved = re.search(r"asked to stop, saved at iteration (\d+)", told)
+    assert saved, told
+    assert "acclimate: terminated; the same command goes on" in told
+    assert told.count("Traceback") == told.count("SignalException: Process"), told  # torchrun's own alone
+    again = subprocess.Popen(command(1, data, out, *choices), stdout=subprocess.PIPE, text=True)
+    try:
+        assert again.stdout is not None
+        assert any(f"going on at it {saved[1]} of 3000" in line for line in again.stdout)
+    finally:
+        again.kill()
+        again.wait()
 
 
 def wait_until(happened, seconds: float) -> None:

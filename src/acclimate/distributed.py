@@ -1,8 +1,9 @@
 """Everything about many processes. With one process each function is what its name says, and costs nothing.
 
 ``torchrun`` starts the processes and says by environment variables how many there are; NCCL carries tensors
-between GPUs, Gloo between CPUs. Processes are equals that compute the same run on different images: every mean,
-statistic and assignment is that of the whole batch, so that the number of processes changes the speed alone.
+between GPUs, Gloo all that lies on CPUs, also where there are GPUs. Processes are equals that compute the same run
+on different images: every mean, statistic and assignment is that of the whole batch, so that the number of processes
+changes the speed alone.
 """
 
 from __future__ import annotations
@@ -35,9 +36,23 @@ def processes(device: str = "auto") -> Iterator[None]:
     on_gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
     if on_gpu:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=timedelta(minutes=30))
-    yield
+    # What lies on the CPU (objects, counts, whether to stop) goes by Gloo also beside GPUs: no GPU waits for it.
+    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=timedelta(minutes=30))
+    try:
+        yield
+    except RuntimeError as error:
+        if not _is_lost_peer(error):
+            raise
+        raise UserError(
+            "another process of this run has ended, so that this one cannot go on; if it was not killed, it says why "
+            f"itself. The same command goes on from what is finished. ({str(error).partition(chr(10))[0]})"
+        ) from error
     dist.destroy_process_group()  # not after an error: the others may be waiting, and torchrun ends them
+
+
+def _is_lost_peer(error: RuntimeError) -> bool:
+    """Whether the exchange with another process failed: Gloo has no type of its own for that."""
+    return isinstance(error, dist.DistError) or "gloo" in str(error).lower()
 
 
 def count() -> int:
@@ -126,8 +141,6 @@ def total(value: Tensor) -> Tensor:
     """The sum over all processes; the gradient reaches all of them."""
     if count() == 1:
         return value
-    if value.device.type == "cpu" and dist.get_backend() == "nccl":  # which carries tensors on GPUs only
-        return _Total.apply(value.cuda()).cpu()
     return _Total.apply(value)
 
 
@@ -148,6 +161,15 @@ class _Total(torch.autograd.Function):
 def mean(value: Tensor) -> Tensor:
     """The mean over all processes, without gradient."""
     return total(value.detach()) / count()
+
+
+def largest(value: int) -> int:
+    """The largest of all processes' values; goes by the CPU, so that no GPU is waited for."""
+    if count() == 1:
+        return value
+    found = torch.tensor(value)
+    dist.all_reduce(found, dist.ReduceOp.MAX)
+    return int(found)
 
 
 @torch.no_grad()

@@ -19,7 +19,7 @@ from torch import Tensor
 from acclimate import distributed
 from acclimate.errors import UserError
 from acclimate.files import atomic
-from acclimate.interrupts import Asked, deferred
+from acclimate.interrupts import Asked, Terminated, deferred
 from acclimate.journal import Journal
 from acclimate.recipe import Recipe
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 CHECKPOINT = "checkpoint.pt"
 PREVIOUS = "checkpoint-previous.pt"
+_REQUESTS = (None, KeyboardInterrupt, Terminated)
+"""To stop, in the order of urgency."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ def fit(task: Task, batches: Callable[[int], Iterator[Any]], plan: Plan, recipe:
                 log(task, state, plan, journal)
             journal.advance(state.step)
 
-            if request := stop_now(asked, state, recipe):
+            if request := stop_now(asked):
                 state.seconds = time.monotonic() - started
                 save(task, state, plan)
                 journal.say(f"{plan.name}: asked to stop, saved at iteration {state.step}")
@@ -113,13 +115,12 @@ def descend(task: Task, batch: Any) -> dict[str, Tensor]:
     return {name: term.detach() for name, term in terms.items()}
 
 
-def stop_now(asked: Asked, state: State, recipe: Recipe) -> type[KeyboardInterrupt] | None:
-    """What to raise if the run was asked to stop; many processes agree on the step, whenever losses are logged."""
+def stop_now(asked: Asked) -> type[KeyboardInterrupt] | None:
+    """What to raise if any process was asked to stop: all stop after the same step, and torchrun waits but 30 s."""
     if distributed.count() == 1:
         return asked.how
-    if state.step % recipe.log_every:
-        return None
-    return next((how for how in distributed.gathered(asked.how) if how), None)
+    first = distributed.largest(_REQUESTS.index(asked.how))
+    return _REQUESTS[first]
 
 
 def rate_factor(step: int, iterations: int, power: float, ramp: int) -> float:
