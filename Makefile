@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-reliability check format clean
+.PHONY: help install demo test test-reliability bench check format clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ test: $(STAMP)  ## run all tests, of the kills the quick part
 
 test-reliability: $(STAMP)  ## kill runs everywhere and compare how they end, to the bit (minutes)
 	$(BIN)/python -m pytest tests/test_reliability.py
+
+bench: $(STAMP)  ## how fast it is beside what the arithmetic allows (minutes, on an idle machine), into benchmarks/results.json
+	$(BIN)/python -m benchmarks.speed
 
 check: $(STAMP)  ## lint, formatting, types, spelling
 	$(BIN)/ruff check .

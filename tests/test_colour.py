@@ -70,6 +70,14 @@ def test_transfer_to_its_own_statistics_changes_nothing():
     assert np.abs(transfer(photo(0), own, own).astype(int) - photo(0)).max() <= 1
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_transfer_is_the_linear_map_in_lab_to_a_grey_level(seed):
+    own, wanted = lab_statistics(ALL_COLOURS), lab_statistics(photo(seed))
+    lab = (to_lab(ALL_COLOURS) - own.mean) * (wanted.std / own.std) + wanted.mean
+    off = np.abs(transfer(ALL_COLOURS, own, wanted).astype(int) - from_lab(lab.astype(np.float32)))
+    assert off.max() <= 1 and (off > 0).mean() < 1e-3  # where it is rounded the other way
+
+
 def test_transfer_of_a_crop_is_the_crop_of_the_transfer():
     own, wanted = lab_statistics(photo(0)), lab_statistics(photo(1))
     assert np.array_equal(transfer(photo(0)[10:30, 5:50], own, wanted), transfer(photo(0), own, wanted)[10:30, 5:50])

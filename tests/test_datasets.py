@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import struct
 import zlib
 from collections.abc import Callable
@@ -21,7 +22,8 @@ from acclimate.data.datasets import (
     open_space,
     read_image,
 )
-from acclimate.data.decode import read_label, read_size
+from acclimate.data.decode import read_label, read_picture, read_size
+from acclimate.data.geometry import Geometry
 from acclimate.errors import UserError
 from acclimate.labels import IGNORE, label_space
 from acclimate.recipe import Data, Folder
@@ -277,6 +279,97 @@ def test_exif_orientation_is_applied_to_pixels_and_size(tmp_path: Path) -> None:
         assert (upright[0] == 255).all() and not upright[1:].any()
 
 
+# --- parts of files
+
+
+def noise(mode: str, hw: tuple[int, int] = (200, 120)) -> Image.Image:
+    values = np.random.default_rng(0).integers(0, 256, (*hw, 4), dtype=np.uint8)
+    if mode == "I;16":
+        return Image.fromarray(values[..., 0] * np.uint16(255))
+    image = Image.fromarray(values[..., :3]).convert(mode)
+    image.info["transparency"] = 3 if mode == "P" else None
+    return image
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
+def test_the_top_of_a_file_is_that_of_the_whole(tmp_path: Path, mode: str) -> None:
+    noise(mode).save(tmp_path / "a.png")
+    whole_HWC, raw_HW = read_image(tmp_path / "a.png"), read_label(tmp_path / "a.png", by_colour=False)
+    for rows in (0, 1, 77, 199, 200, 500):
+        top_HWC = np.asarray(read_picture(tmp_path / "a.png", rows))
+        assert top_HWC.shape == whole_HWC.shape and np.array_equal(top_HWC[:rows], whole_HWC[:rows])
+        top_HW = read_label(tmp_path / "a.png", False, rows)
+        assert top_HW.shape == raw_HW.shape and np.array_equal(top_HW[:rows], raw_HW[:rows])
+    assert not np.array_equal(np.asarray(read_picture(tmp_path / "a.png", 77)), whole_HWC), "not decoded further"
+
+
+def test_turned_and_other_files_are_read_whole(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    noise("RGB").save(tmp_path / "turned.png", exif=exif)
+    noise("RGB").save(tmp_path / "a.jpg")
+    noise("RGB").save(tmp_path / "a.tif")
+    interlaced(tmp_path / "interlaced.png")
+    for file in tmp_path.iterdir():
+        assert np.array_equal(np.asarray(read_picture(file, 3)), read_image(file)), file
+
+
+def interlaced(path: Path) -> Path:
+    """8 x 8 grey pixels in the seven passes of a PNG."""
+    steps = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
+    grey_HW = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    lines = b"".join(b"\0" + row.tobytes() for x, y, dx, dy in steps for row in grey_HW[y::dy, x::dx])
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 8, 0, 0, 0, 1)), (b"IDAT", zlib.compress(lines)), (b"IEND", b"")]
+    body = b"".join(struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in chunks)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + body)
+    assert np.array_equal(read_image(path)[..., 0], grey_HW)
+    return path
+
+
+@pytest.mark.parametrize("lost", [1, 300])
+def test_a_file_that_was_cut_off_is_broken_for_its_top_too(tmp_path: Path, lost: int) -> None:
+    file = tmp_path / "a.png"
+    noise("L", (20, 30)).save(file)
+    file.write_bytes(file.read_bytes()[:-lost])
+    for read in (read_picture, lambda path, rows: read_label(path, False, rows)):
+        if lost == 1:  # of the last checksum, which Pillow does without
+            assert np.array_equal(np.asarray(read(file, 5)), np.asarray(read(file, None)))
+        else:
+            with pytest.raises(UserError, match=r"a\.png"):
+                read(file, 5)
+
+
+@pytest.fixture
+def noisy(tmp_path: Path) -> LabelledSet:
+    """An image and a label without two rows alike; id 99, which is no class, in the lower right corner alone."""
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+    noise("RGB").save(tmp_path / "images/a.png")
+    raw_HW = np.random.default_rng(1).integers(0, 34, (200, 120), dtype=np.uint8)
+    raw_HW[-1, -1] = 99
+    Image.fromarray(raw_HW).save(tmp_path / "labels/a.png")
+    return open_labelled(Folder(str(tmp_path), ids="cityscapes"), "source", CITY)
+
+
+def test_views_are_those_of_the_whole_files(noisy: LabelledSet) -> None:
+    hw = (200, 120)
+    clean = noisy.raw(0)
+    clean[-1, -1] = 0
+    label_HW = noisy.table.encode(clean, Path("clean"))
+    places = [((260, 150), (3, 20)), ((260, 150), (-30, -9)), ((90, 55), (0, 0)), ((99, 60), (300, 0))]
+    views = [Geometry.crop(hw, scaled, at, (64, 48), flip) for scaled, at in places for flip in (False, True)]
+    pictures = noisy.views(0, *views)
+    for view, picture_HWC in zip(views, pictures, strict=True):
+        assert np.array_equal(picture_HWC, view.image(noisy.image(0)))
+        assert np.array_equal(noisy.views(0, view)[0], picture_HWC)
+        assert np.array_equal(noisy.label_view(0, view), view.label(label_HW))
+
+
+def test_a_view_of_an_unknown_value_is_refused(noisy: LabelledSet) -> None:
+    with pytest.raises(UserError, match="99"):
+        noisy.label_view(0, Geometry.crop((200, 120), (200, 120), (150, 80), (50, 40), flip=False))
+
+
 # --- what is wrong, in words
 
 
@@ -411,6 +504,16 @@ def test_broken_labels_are_named(tmp_path: Path, spoil: Callable[[Path], None], 
     assert str(tmp_path / "labels/a0") in str(caught.value)
     for part in parts:
         assert part in str(caught.value)
+
+
+def test_views_of_labels_of_another_size_are_those_of_the_whole(tmp_path: Path) -> None:
+    folder = gta5(tmp_path)
+    raw_HW = np.random.default_rng(0).integers(0, 34, (12, 16), dtype=np.uint8)
+    Image.fromarray(raw_HW).save(tmp_path / "labels/00001.png")
+    labelled, view = open_labelled(folder, "source", CITY), Geometry.crop(HW, HW, (1, 2), (3, 4), flip=True)
+    assert np.array_equal(labelled.label_view(1, view), view.label(labelled.label(1)))
+    with pytest.raises(UserError, match="bring both to one size"):
+        dataclasses.replace(labelled, resize=False).label_view(1, view)
 
 
 def test_gta5_labels_of_another_size_are_brought_to_the_images(tmp_path: Path) -> None:

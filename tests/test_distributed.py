@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import socket
 from collections.abc import Callable
@@ -50,7 +51,9 @@ def _enter(rank: int, world: int, port: int, work: Callable[..., Any], args: tup
 
 def choices(**sections: Any) -> recipe.Recipe:
     network = {"backbone": "test_resnet.r160_in1k", "weights": "none", "channels": 16, "dropout": 0.0}
-    return recipe.parse({"network": network, "optimizer": {"ramp": 0, "lr": 1e-3, "name": "sgd"}, **sections})
+    network |= sections.pop("network", {})
+    optimizer = {"ramp": 0, "lr": 1e-3, "name": "sgd", **sections.pop("optimizer", {})}
+    return recipe.parse({"network": network, "optimizer": optimizer, **sections})
 
 
 def network(seed: int) -> Segmenter:
@@ -96,6 +99,9 @@ def make(kind: str) -> Task:
             return WarmupTask(network(0), choices())
         case "selflabel":
             return SelfLabelTask(network(0), initial, choices(selflabel={**small, "weight_contrast": 0.01}))
+        case "frugal":
+            memory = {"network": {"checkpointing": True}, "optimizer": {"accumulate": 2}}
+            return SelfLabelTask(network(0), initial, choices(selflabel=small, **memory))
         case "official":
             return SelfLabelTask(network(0), initial, choices(method="official", selflabel=small))
         case _:
@@ -108,7 +114,8 @@ def train(kind: str, folder: Path) -> None:
     for step in range(STEPS):
         source, target = (part(batch) for batch in batches(step))
         torch.manual_seed(step)
-        terms = descend(task, source if kind == "source" else (source, target))
+        batch = source if kind == "source" else (source, target)
+        terms = descend(task, batch, task.choices.optimizer.accumulate)
         losses.append({name: float(distributed.mean(term)) for name, term in terms.items()})
     state = task.state_dict()  # of all processes: the bank is in it
     if distributed.is_main():
@@ -135,7 +142,7 @@ def assert_same(a: Any, b: Any, place: str = "") -> None:
         assert a == b, place
 
 
-KINDS = ["source", "warmup", "selflabel", "official", "distill"]
+KINDS = ["source", "warmup", "selflabel", "frugal", "official", "distill"]
 
 
 @pytest.fixture(scope="module")
@@ -170,10 +177,11 @@ def check_parts(out: Path) -> None:
     first = 24 // world
     torch.testing.assert_close(distributed.logsumexp(own[: 5 * (rank == 1)]), values[first:][:5].logsumexp(dim=0))
     uneven = [values[r * first : r * first + r + 1] for r in range(world)]
-    assert torch.equal(distributed.gather_rows(own[: rank + 1]), torch.cat(uneven))
+    assert all(map(torch.equal, distributed.gather_rows_each(own[: rank + 1]), uneven))
+    assert torch.equal(distributed.gather_rows(own), values[: first * world])
     chosen = torch.tensor([23, 0, 7, 7, 12])
     leaf = own.clone().requires_grad_()
-    fetched = distributed.fetch(leaf, chosen)
+    fetched = distributed.fetch(leaf.T.reshape(1, CLASSES, 2, -1), chosen)
     assert torch.equal(fetched, values[chosen])
     fetched.sum().backward()
     everywhere = torch.bincount(chosen, minlength=24)[rank * 24 // world : (rank + 1) * 24 // world]
@@ -190,7 +198,7 @@ def check_parts(out: Path) -> None:
         bank.push(numbers[:, None].float(), numbers)
     state = bank.state_dict()["_extra_state"]
     assert state["label_N"].tolist() == [14, 15, 16, 17, 11, 12, 13] and state["pushed"] == 18
-    assert len(distributed.gather_rows(bank.labels())) == 7
+    assert sum(map(len, distributed.gather_rows_each(bank.labels()))) == 7
     twin = MemoryBank(7, 1)
     twin.load_state_dict(bank.state_dict())
     assert torch.equal(twin.features(), bank.features())
@@ -200,6 +208,9 @@ def check_parts(out: Path) -> None:
     assert means.means()[:world, 0].tolist() == list(range(world))
     assert label_shares(torch.full((rank + 1,), rank), CLASSES)[1] == pytest.approx(2 / sum(range(world + 1)))
     assert sorted(chain(*distributed.gathered(list(distributed.share(range(7)))))) == list(range(7))
+    check_statistics()
+    if world == 2:
+        check_traffic()
     with pytest.raises(UserError, match="cannot be divided among"):
         distributed.part(world + 1)
     with pytest.raises(UserError, match="once") as caught:
@@ -208,11 +219,77 @@ def check_parts(out: Path) -> None:
     (out / str(rank)).touch()
 
 
+def check_statistics() -> None:
+    """BatchNorm over all images, where float32 has no digits to spare, and with one exchange there and one back."""
+    from benchmarks.speed.traffic import counted
+
+    torch.manual_seed(4)
+    spread, centre = torch.tensor([1.0, 0.02, 30.0, 0.0]), torch.tensor([0.0, 50.0, -4000.0, 7.0])
+    norm = torch.nn.BatchNorm2d(4)
+    torch.nn.init.uniform_(norm.weight)
+    torch.nn.init.uniform_(norm.bias)
+    x_BCHW, wanted_BCHW = torch.randn(2, 12, 4, 3, 5)
+    x_BCHW = x_BCHW * spread.view(-1, 1, 1) + centre.view(-1, 1, 1)
+
+    def passed(norm: torch.nn.Module, x_BCHW: torch.Tensor, wanted_BCHW: torch.Tensor) -> list[torch.Tensor]:
+        leaf_BCHW = x_BCHW.clone().requires_grad_()
+        y_BCHW = norm(leaf_BCHW)
+        (y_BCHW * wanted_BCHW).sum().backward()
+        assert leaf_BCHW.grad is not None
+        return [y_BCHW.detach(), leaf_BCHW.grad]
+
+    exact = copy.deepcopy(norm).double()
+    whole = passed(exact, x_BCHW.double(), wanted_BCHW.double())
+    own = slice(distributed.rank() * 12 // distributed.count(), (distributed.rank() + 1) * 12 // distributed.count())
+    with distributed.whole_batch_statistics(), counted() as traffic:
+        ours = passed(norm, x_BCHW[own], wanted_BCHW[own])
+    assert traffic.exchanges == {"BatchNorm, forward": 1, "BatchNorm, backward": 1}
+    for mine, theirs in zip(ours, whole, strict=True):
+        torch.testing.assert_close(
+            mine / mine.abs().amax((0, 2, 3), True),
+            (theirs[own] / mine.abs().amax((0, 2, 3), True)).float(),
+            rtol=0,
+            atol=2e-3,
+        )
+    torch.testing.assert_close(norm.running_mean, exact.running_mean.float())
+    torch.testing.assert_close(norm.running_var, exact.running_var.float(), rtol=1e-3, atol=1e-6)
+
+
+def check_traffic() -> None:
+    """What a step gives to the others: as docs/scaling.md says, whatever the bank holds and however many images are."""
+    from benchmarks.speed.traffic import counted
+
+    found, pixels = [], 24
+    for bank, images in ((150, 0), (6000, 10**6)):
+        initial = Initial(torch.tensor([0.4, 0.3, 0.2, 0.1]).double(), torch.eye(CLASSES, 16))
+        task = SelfLabelTask(network(0), initial, choices(selflabel={"bank": bank, "pixels": pixels})).train()
+        source, target = (part(batch) for batch in batches(0))
+        target.index_B += images
+        for _ in range(2):  # the second has a bank to look at
+            torch.manual_seed(0)
+            with counted() as traffic:
+                descend(task, (source, target))
+        found.append((traffic.exchanges, traffic.bytes))
+    assert found[0] == found[1]
+    exchanges, given = found[0]
+    norms = [module for module in task.student.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    channels = sum(norm.num_features for norm in norms)
+    assert given["gradients"] == 4 * sum(p.numel() for p in task.parameters() if p.requires_grad)
+    assert given["BatchNorm, forward"] == given["BatchNorm, backward"] == 16 * channels
+    assert exchanges["BatchNorm, forward"] == exchanges["BatchNorm, backward"] == len(norms)
+    assert given["labels to draw pixels from"] == BATCH // 2 * (HEIGHT // 4) * (WIDTH // 4)
+    assert 0 < given["features and logits of the drawn pixels"] <= 4 * (pixels * BATCH + CLASSES) * (16 + CLASSES)
+    assert given["Sinkhorn"] == 3 * 4 * CLASSES
+    assert sum(exchanges.values()) - exchanges["gradients"] - 2 * len(norms) < 12
+    assert "other" not in given
+
+
 def _refuse() -> None:
     raise UserError("once")
 
 
 @pytest.mark.parametrize("world", [2, 3])
-def test_what_processes_share(world: int, tmp_path: Path) -> None:
+def test_what_processes_share(world: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parents[1])
     run_processes(world, check_parts, tmp_path)
     assert len(list(tmp_path.iterdir())) == world

@@ -3,7 +3,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
+from acclimate.data import geometry
 from acclimate.data.geometry import FILL, PIXELS, Geometry, Grid, affine, enlarge, resample, scaled_size
 from acclimate.labels import IGNORE
 
@@ -85,6 +87,31 @@ def test_visible_is_where_there_is_a_label(seed):
     for view in (weak, weak.then(random_affine(rng), random_cutout(rng))):
         seen = view.label(scene()[1]) != IGNORE
         assert (view.visible() != seen).mean() < 0.002  # the file's very edge may round either way
+
+
+@few
+@seeds
+def test_what_is_out_of_reach_may_be_anything(seed):
+    rng = np.random.default_rng(seed)
+    image, label = scene()
+    view = random_crop(rng, crop_hw=(32, 40))
+    rows, columns = view.reach()
+    seen = np.zeros(label.shape, bool)
+    seen[rows, columns] = True
+    for whole, shown in ((image, view.image), (label, view.label)):
+        spoiled = rng.integers(0, 256, whole.shape, dtype=np.uint8)
+        spoiled[seen] = whole[seen]
+        assert np.array_equal(shown(spoiled), shown(whole))
+    turned = view.then(random_affine(rng))
+    assert turned.reach() == view.reach()
+    assert rows.stop - rows.start <= 32 * abs(view.array[1, 1]) + 2 * max(view.array[1, 1], 1) + 4
+
+
+@pytest.mark.parametrize("matrix", [np.eye(3), affine("flip", 0, (90, 120))])
+def test_views_that_need_no_look_up_are_what_it_would_give(matrix):
+    picture = Image.fromarray(scene()[0])
+    looked_up = geometry._warped(picture, matrix, (90, 120), Image.Resampling.BILINEAR, FILL)
+    assert np.array_equal(geometry._moved(picture, matrix, (90, 120)), looked_up)
 
 
 def test_a_crop_at_scale_one_is_a_slice():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 
 import numpy as np
 import pytest
@@ -10,12 +11,30 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from torch import nn
 
+from acclimate.data.datasets import open_labelled
 from acclimate.data.geometry import Grid
+from acclimate.data.softlabels import SoftLabels
 from acclimate.errors import UserError
-from acclimate.inference import Inference, forward_image, forward_images, predict_labels, stretch, window_starts
-from acclimate.prediction import Model
+from acclimate.evaluation import evaluate
+from acclimate.inference import (
+    Inference,
+    cells,
+    forward_image,
+    forward_images,
+    likeliest,
+    predict_labels,
+    prepare,
+    scores,
+    stretch,
+    window_starts,
+)
+from acclimate.prediction import Model, predict_files
+from acclimate.recipe import Folder
+from acclimate.selflabel import PrototypeMeans
+from acclimate.stages.initialise import label_target
 
 
 class Cornered(nn.Module):
@@ -181,6 +200,66 @@ def test_a_gpu_looks_as_a_cpu_does(cornered):
     image, how = _noise(70, 110), Inference((0.8, 1.25), flip=True, window=(40, 48))
     on_cpu = _probabilities(cornered, image, 150, how)
     np.testing.assert_allclose(_probabilities(cornered.cuda(), image, 150, how), on_cpu, atol=1e-4)
+
+
+@pytest.mark.cuda
+def test_nothing_waits_for_a_gpu_before_the_labels_are_read(cornered):
+    network, means = cornered.cuda(), PrototypeMeans(3, 3)
+    hows = (Inference(), Inference((0.8, 1.25), flip=True, window=(40, 48)))
+    shown = [prepare(network.grid, _noise(70, 110), 150, how) for how in hows]
+    means.add(*(maps[None] for maps in reversed(cells(network, shown[0]))))  # the sums move to the GPU once
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        found = [likeliest(next(scores(network, [one], how))) for one, how in zip(shown, hows, strict=True)]
+        means.add(*(maps[None] for maps in reversed(cells(network, shown[0], flip=True))))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    for label, how in zip(found, hows, strict=True):
+        assert np.array_equal(label.cpu().numpy(), predict_labels(network, _noise(70, 110), 150, how))
+
+
+@pytest.fixture
+def read(monkeypatch) -> list[str]:
+    """What the main thread reads from tensors: each would wait for a GPU."""
+    found: list[str] = []
+
+    def watched(name):
+        original = getattr(torch.Tensor, name)
+
+        def method(self, *args, **more):
+            if threading.current_thread() is threading.main_thread():
+                found.append(name)
+            return original(self, *args, **more)
+
+        monkeypatch.setattr(torch.Tensor, name, method)
+
+    for name in ("cpu", "item", "tolist", "numpy", "__array__", "__bool__", "__int__", "__float__", "__index__"):
+        watched(name)
+    return found
+
+
+@pytest.mark.parametrize("task", ["label", "evaluate", "predict"])
+def test_passes_read_nothing_from_the_device_while_images_are_left(task, read, brightest, rgb_space, blocks, tmp_path):
+    brightest.channels, brightest.directions = 3, lambda: torch.eye(3)
+    counts = []
+    for images in (2, 9):
+        data = tmp_path / f"{images}"
+        for kind in ("images", "labels"):
+            (data / kind).mkdir(parents=True)
+        for number in range(images):
+            for kind, picture in zip(("images", "labels"), blocks(40, 60, number), strict=True):
+                Image.fromarray(picture).save(data / kind / f"{number}.png")
+        labelled = open_labelled(Folder(str(data)), "val", rgb_space)
+        read.clear()
+        if task == "label":
+            names = tuple(sample.name for sample in labelled.samples)
+            label_target(brightest, labelled, SoftLabels(data / "soft", names, rgb_space.classes, brightest.grid, 64))
+        elif task == "evaluate":
+            evaluate(brightest, labelled, rgb_space, 64)
+        else:
+            predict_files(Model(brightest, rgb_space, 64), data / "images", data / "masks")
+        counts.append(len(read))
+    assert counts[0] == counts[1]
 
 
 @pytest.mark.parametrize(

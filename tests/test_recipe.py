@@ -48,7 +48,10 @@ def _values(key: str) -> st.SearchStrategy:
     }[hint]
 
 
-CONDITIONAL = {"method", "network.extra_norm", "distill.extra_norm", "selflabel.bank_labels", "selflabel.teacher_view"}
+CONDITIONAL = {
+    "method", "network.extra_norm", "distill.extra_norm", "selflabel.bank_labels", "selflabel.teacher_view",
+    "optimizer.accumulate",
+}  # fmt: skip
 """Keys that ask something of other keys."""
 CHOICES = st.lists(st.sampled_from(sorted(HINTS.keys() - CONDITIONAL)), max_size=12, unique=True).flatmap(
     lambda keys: st.fixed_dictionaries({key: _values(key) for key in keys})
@@ -94,6 +97,7 @@ def test_a_method_sets_keys_that_the_recipe_may_set_otherwise():
         ({"selflabel": {"weight_contrast": 1, "bank": 0}}, "nothing to contrast with"),
         ({"network": {"extra_norm": True}}, "only architecture deeplab"),
         ({"distill": {"extra_norm": True}}, "only architecture deeplab"),
+        ({"optimizer": {"accumulate": 3}}, "source.batch is 8, which cannot be done in 3 equal parts"),
     ],
 )
 def test_choices_that_ask_for_another_choice(tree, message):

@@ -50,6 +50,8 @@ DEATHS = [
     Death("terminated", "selflabel", 3),
     Death("half", "stages/selflabel/checkpoint.pt", 2),
     Death("killed", "selflabel", 5),
+    Death("cut", "stages/selflabel/candidates/0000004.safetensors"),
+    Death("cut", "stages/selflabel/selection.json"),
     Death("terminated", "distill-1/label", 2),
     Death("cut", "stages/distill-1/soft/manifest.json"),
     Death("killed", "distill-1", 3),
@@ -57,6 +59,7 @@ DEATHS = [
     Death("terminated", "ceiling", 3),
     Death("renamed", "stages/ceiling/scores.json"),
     Death("cut", "model.safetensors"),
+    Death("cut", "selection.json"),
     Death("half", "results.json"),
     Death("cut", "comparison.png"),
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -79,9 +81,28 @@ class TestSinkhorn:
         scores = (torch.rand(20, 3, generator=random(3)) * 2 - 1).half()
         assert bool(torch.isfinite(sinkhorn(scores, torch.ones(3), epsilon=1e-3)).all())
 
-    def test_no_share_at_all_is_refused(self) -> None:
-        with pytest.raises(ValueError, match="no positive entry"):
-            sinkhorn(torch.zeros(4, 2), torch.zeros(2))
+    def test_no_share_at_all_is_never_hidden(self) -> None:
+        assert bool(sinkhorn(torch.zeros(4, 2), torch.zeros(2)).isnan().all())
+
+    @pytest.mark.parametrize("iterations", [1, 3, 5, 50])
+    @pytest.mark.parametrize("epsilon", [0.005, 0.05, 0.5])
+    def test_is_what_logarithms_of_double_precision_find(self, iterations: int, epsilon: float) -> None:
+        """Also where exp(score / epsilon) is beyond float32, and for a class that hardly ever occurs."""
+        scores, wanted = torch.rand(300, 5, generator=random(4)) * 2 - 1, torch.tensor([1e-9, 0.1, 0.4, 0.2, 0.3])
+        log_plan = scores.double() / epsilon
+        for _ in range(iterations):
+            log_plan = (log_plan + wanted.double().log() - log_plan.logsumexp(dim=0)).log_softmax(dim=1)
+        ours = sinkhorn(scores[:40], wanted, epsilon, iterations, remembered_MK=scores[40:])
+        torch.testing.assert_close(ours, log_plan[:40].exp().float(), rtol=0, atol=1e-4)
+
+    def test_is_a_library_s_after_as_many_iterations(self) -> None:
+        """To 1e-5 on one matrix, and with the rest of it in a bank."""
+        ot = pytest.importorskip("ot")
+        scores, wanted = torch.rand(2000, 19, generator=random(5)) * 2 - 1, distribution(19, random(6))
+        with warnings.catch_warnings(action="ignore"):  # it has not converged
+            plan = ot.sinkhorn(torch.full((2000,), 1 / 2000), wanted, -scores, reg=0.05, numItermax=3, stopThr=0)
+        for ours in (sinkhorn(scores, wanted), sinkhorn(scores[:100], wanted, remembered_MK=scores[100:])):
+            torch.testing.assert_close(ours, plan[: len(ours)] * 2000, rtol=0, atol=1e-5)
 
 
 class TestSampling:

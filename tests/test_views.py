@@ -1,12 +1,15 @@
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from acclimate.data import views
 from acclimate.data.colour import lab_statistics
-from acclimate.data.geometry import Grid, resample, scaled_size
+from acclimate.data.geometry import Geometry, Grid, resample, scaled_size
 from acclimate.data.seeding import Schedule
 from acclimate.data.softlabels import SoftLabels
 from acclimate.data.views import SourceBatch, SourceViews, TargetBatch, TargetViews, loader
@@ -38,13 +41,22 @@ class Scenes:
         y, x = np.mgrid[:h, :w]
         return (x * 2 > w + 7 * index).astype(np.uint8) + (y * 3 > 2 * h - 5 * index)
 
-    def read(self, index: int) -> tuple[int, np.ndarray]:
-        return index, self.image(index)
+    def size(self, index: int) -> tuple[int, int]:
+        return SIZES[index]
 
     def image(self, index: int) -> np.ndarray:
         if index == self.broken:
             raise UserError(f"scene {index}: broken; mend it")
         return PALETTE[self.label(index)]
+
+    def views(self, index: int, *views: Geometry) -> list[np.ndarray]:
+        return [view.image(self.image(index)) for view in views]
+
+    def label_view(self, index: int, view: Geometry) -> np.ndarray:
+        return view.label(self.label(index))
+
+    def read(self, index: int, task: Callable[[int], Any]) -> Any:
+        return task(index)
 
 
 def source_views(**changes) -> SourceViews:
@@ -212,6 +224,44 @@ def test_a_loader_that_starts_later_goes_on_where_the_first_was():
     assert all(equal(a, b) for a, b in zip(whole[4:], rest, strict=True))
     shown = torch.cat([batch.index_B for batch in whole]).tolist()
     assert shown == [schedule(position)[1] for position in range(18)]
+
+
+def test_pinned_batches_are_the_same_in_other_memory(soft, monkeypatch):
+    pinned = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor) or tensor.clone())
+    batch = target_views(soft=soft).batch([(0, 1), (0, 2)])
+    assert equal(batch.pin_memory(), batch) and len(pinned) == len(fields(batch))
+
+
+@pytest.mark.parametrize("pin", [False, True])
+def test_batches_are_pinned_where_asked_for(pin, monkeypatch):
+    wanted = []
+    monkeypatch.setattr(views, "DataLoader", lambda *args, pin_memory, **rest: wanted.append(pin_memory) or [])
+    list(loader(source_views(), Schedule(5, 1, "s"), 3, 0, 1, 0, pin=pin))
+    assert wanted == [pin]
+
+
+@dataclass(frozen=True)
+class Many(Scenes):
+    """A thousand images, of which it is kept which are asked for."""
+
+    asked: list[int] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return 1000
+
+    def size(self, index: int) -> tuple[int, int]:
+        self.asked.append(index)
+        return super().size(index % len(SIZES))
+
+    def label(self, index: int) -> np.ndarray:
+        return super().label(index % len(SIZES))
+
+
+def test_a_step_looks_at_its_own_images_alone():
+    images, schedule = Many(), Schedule(1000, 1, "s")
+    list(loader(target_views(images=images), schedule, 4, 100, 101, 0))
+    assert images.asked == [schedule(position)[1] for position in range(400, 404)]
 
 
 def test_the_global_generator_is_left_alone():

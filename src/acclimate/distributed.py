@@ -175,34 +175,29 @@ def largest(value: int) -> int:
 @torch.no_grad()
 def logsumexp(value_NK: Tensor) -> Tensor:
     """log Σ exp over the rows of all processes, (K,)."""
-    if count() == 1:
-        return value_NK.logsumexp(dim=0)
-    rows_1K = value_NK.new_full((1, value_NK.shape[1]), -torch.inf)
-    largest_K = torch.cat([value_NK, rows_1K]).amax(dim=0)
-    dist.all_reduce(largest_K, dist.ReduceOp.MAX)
-    shift_K = largest_K.nan_to_num(neginf=0.0)
-    return total((value_NK - shift_K).exp().sum(dim=0)).log() + shift_K
+    own_K = value_NK.logsumexp(dim=0)
+    return torch.stack(_everyones(own_K)).logsumexp(dim=0) if count() > 1 else own_K
 
 
-def fetch(rows_PX: Tensor, chosen_N: Tensor) -> Tensor:
-    """Rows of all processes, numbered through in their order; the gradient reaches those who have them.
+def fetch(maps_BChw: Tensor, chosen_N: Tensor) -> Tensor:
+    """Cells of all processes' maps, N x C; the gradient reaches those who have them.
 
     Args:
-        rows_PX: this process's rows, as many as any other's.
-        chosen_N: numbers of rows, the same in all processes.
+        maps_BChw: this process's maps, as many as any other's. Only the chosen cells are copied.
+        chosen_N: numbers of cells, counted row by row through the maps of all processes; the same in all.
     """
-    if count() == 1:
-        return rows_PX[chosen_N]
-    own_N = chosen_N - rank() * len(rows_PX)
-    mine_N = (own_N >= 0) & (own_N < len(rows_PX))
-    fetched_NX = rows_PX.new_zeros(len(chosen_N), *rows_PX.shape[1:])
-    return total(fetched_NX.index_put((mine_N.nonzero().squeeze(1),), rows_PX[own_N[mine_N]]))
+    images, cells = len(maps_BChw), maps_BChw.shape[2] * maps_BChw.shape[3]
+    own_N = chosen_N - rank() * images * cells
+    mine_N = (own_N >= 0) & (own_N < images * cells)
+    own_N = own_N.where(mine_N, 0)
+    rows_NC = maps_BChw.flatten(2).movedim(1, 2)[own_N // cells, own_N % cells]
+    return total(rows_NC.where(mine_N[:, None], 0)) if count() > 1 else rows_NC
 
 
 @torch.no_grad()
 def gather_rows(value_NX: Tensor) -> Tensor:
-    """The rows of all processes, in their order; each may have another number of them."""
-    return torch.cat(gather_rows_each(value_NX)) if count() > 1 else value_NX
+    """The rows of all processes, of which each has as many, in their order."""
+    return torch.cat(_everyones(value_NX)) if count() > 1 else value_NX
 
 
 @torch.no_grad()
@@ -213,9 +208,14 @@ def gather_rows_each(value_NX: Tensor) -> list[Tensor]:
     lengths = gathered(len(value_NX))
     padded = value_NX.new_zeros(max(lengths), *value_NX.shape[1:])
     padded[: len(value_NX)] = value_NX
-    parts = [torch.empty_like(padded) for _ in lengths]
-    dist.all_gather(parts, padded)
-    return [rows[:length] for rows, length in zip(parts, lengths, strict=True)]
+    return [rows[:length] for rows, length in zip(_everyones(padded), lengths, strict=True)]
+
+
+def _everyones(value: Tensor) -> list[Tensor]:
+    """All processes' tensors of one shape, in the order of the processes."""
+    parts = [torch.empty_like(value, memory_format=torch.contiguous_format) for _ in range(count())]
+    dist.all_gather(parts, value.contiguous())
+    return parts
 
 
 @torch.no_grad()
@@ -276,18 +276,51 @@ def _batch_norm(
 ) -> Tensor:
     if not training:
         return F.batch_norm(x, running_mean, running_var, weight, bias, False, momentum, eps)
-    wide = x if x.dtype == torch.float64 else x.float()
-    dims = [0, *range(2, x.ndim)]
-    pixels = wide.numel() / x.shape[1] * count()  # all processes have as many images
-    mean_C = total(wide.sum(dims)) / pixels
-    shape = [1, -1] + [1] * (x.ndim - 2)
-    centred = wide - mean_C.view(shape)
-    var_C = total(centred.square().sum(dims)) / pixels
+    weight = x.new_ones(x.shape[1], dtype=_statistics_type(x)) if weight is None else weight
+    bias = torch.zeros_like(weight) if bias is None else bias
+    y, mean_C, var_C = _Normalised.apply(x, weight, bias, eps)
     if running_mean is not None and running_var is not None:
+        pixels = x.numel() / x.shape[1] * count()
         with torch.no_grad():
             running_mean.lerp_(mean_C.to(running_mean), momentum)
             running_var.lerp_((var_C * (pixels / max(pixels - 1, 1))).to(running_var), momentum)
-    y = centred * (var_C + eps).rsqrt().view(shape)
-    y = y if weight is None else y * weight.view(shape)
-    y = y if bias is None else y + bias.view(shape)
-    return y.to(x.dtype)
+    return y
+
+
+class _Normalised(torch.autograd.Function):
+    """BatchNorm by the statistics of all processes' pixels: torch's own kernels, with an exchange in each direction.
+
+    The exchanges are of float64. Forwards these are mean and mean square, whose difference then loses nothing of the
+    variance that float32 would hold, however far from 0 the mean lies.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight_C: Tensor, bias_C: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+        wide, dims = x.to(_statistics_type(x)), [0, *range(2, x.ndim)]
+        var_C, mean_C = (value_C.double() for value_C in torch.var_mean(wide, dims, correction=0))
+        mean_C, square_C = total(torch.stack([mean_C, var_C + mean_C.square()])) / count()
+        var_C = (square_C - mean_C.square()).clamp(min=0)
+        mean_C, var_C = mean_C.to(wide), var_C.to(wide)
+        ctx.save_for_backward(x, weight_C, mean_C, var_C)
+        ctx.mark_non_differentiable(mean_C, var_C)
+        ctx.eps = eps
+        return F.batch_norm(x, mean_C, var_C, weight_C, bias_C, False, 0.0, eps), mean_C, var_C
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        x, weight_C, mean_C, var_C = ctx.saved_tensors
+        scale_C = (var_C + ctx.eps).rsqrt()
+        # First as if mean and variance were constants, which gives the sums that their own gradients need.
+        gradient, weight_grad_C, bias_grad_C = torch.ops.aten.native_batch_norm_backward(
+            gradients[0], x, weight_C, mean_C, var_C, None, None, False, ctx.eps, [True, True, True]
+        )
+        sums_2C = total(torch.stack([weight_grad_C, bias_grad_C]).double()) / (x.numel() / x.shape[1] * count())
+        by_spread_C, by_mean_C = (-scale_C * weight_C * sums_2C).to(mean_C)
+        shape = [1, -1] + [1] * (x.ndim - 2)
+        centred = x - mean_C.view(shape).to(x)
+        gradient.addcmul_(centred, (scale_C * by_spread_C).view(shape).to(x)).add_(by_mean_C.view(shape).to(x))
+        return gradient, weight_grad_C, bias_grad_C, None
+
+
+def _statistics_type(x: Tensor) -> torch.dtype:
+    return torch.float64 if x.dtype == torch.float64 else torch.float32

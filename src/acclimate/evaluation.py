@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,9 +17,10 @@ import torch
 from rich.table import Table
 
 from acclimate import distributed
-from acclimate.inference import ONE_LOOK, Inference, forward_image, forward_images, predict_labels, to_labels
+from acclimate.inference import ONE_LOOK, Inference, Shown, forward_image, likeliest, predict_labels, prepare, scores
 from acclimate.label_tables import CITYSCAPES, SPACES
 from acclimate.labels import IGNORE, LabelSpace
+from acclimate.overlap import ahead, behind
 
 if TYPE_CHECKING:
     from acclimate.data.datasets import LabelledSet
@@ -139,17 +140,22 @@ def evaluate(
         space: the classes of both.
         width: pixels, to which images are scaled for the network.
         how: one look at each image, or the mean of several.
-        batch: images that are decoded at once, and go through the network together if one look is all.
+        batch: images that go through the network together if one look is all.
     """
     confusion = Confusion(len(space))
-    with ThreadPoolExecutor(batch) as pool:  # decoding files takes as long as predicting them
-        indices = distributed.share(range(len(labelled)))
-        for start in range(0, len(indices), batch):
-            chunk = indices[start : start + batch]
-            labels = pool.map(labelled.label, chunk)
-            images = list(pool.map(labelled.image, chunk))
-            for label_HW, scores_KHW in zip(labels, forward_images(network, images, width, how), strict=True):
-                confusion.update(label_HW, to_labels(scores_KHW))
+
+    def read(index: int) -> tuple[Shown, np.ndarray]:
+        return prepare(network.grid, labelled.image(index), width, how), labelled.label(index)
+
+    def count(label_HW: np.ndarray, found_HW: torch.Tensor) -> None:
+        confusion.update(label_HW, found_HW.cpu())
+
+    pairs = ahead(read, distributed.share(range(len(labelled))), most=batch)
+    with behind(1) as later:  # one thread, since all count into one matrix
+        while chunk := list(islice(pairs, batch)):
+            images, labels = zip(*chunk, strict=True)
+            for label_HW, scores_KHW in zip(labels, scores(network, images, how), strict=True):
+                later(count, label_HW, likeliest(scores_KHW))
     confusion.matrix = distributed.total(torch.from_numpy(confusion.matrix)).numpy()
     return Scores.of(confusion, space, len(labelled))
 

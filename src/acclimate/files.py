@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -127,7 +128,8 @@ def read_json(path: Path, remedy: str = "delete it and run again to have it made
 
 
 def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name[:50]}.{os.getpid()}.tmp")
+    # The thread's number is the machine's, not Python's: two that write names that begin alike don't meet.
+    return path.with_name(f".{path.name[:50]}.{threading.get_native_id()}.tmp")
 
 
 def _system_error(error: BaseException | None) -> OSError | None:

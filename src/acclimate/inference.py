@@ -4,6 +4,8 @@ An image is brought to the network's width, shown to it, and the answer is stret
 rule of the network's `Grid`. Where cells cover whole strides, the image is first padded, on the right and at the
 bottom, to whole cells, so that they lie on the same pixels in the mirrored image. Where the outermost cells lie on the
 outermost pixels, the image is shown as it is: its mirrored image's cells are the same anyway.
+
+`prepare` can be done ahead of the network, by threads; all that follows is queued on a GPU, without waiting for it.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +24,7 @@ from PIL import Image
 from torch import Tensor
 
 from acclimate.data.geometry import Grid, Size, enlarge, scaled_size
+from acclimate.devices import upload
 from acclimate.errors import UserError
 from acclimate.networks.segmenter import SMALLEST, resize
 
@@ -62,6 +65,15 @@ class Inference:
 ONE_LOOK = Inference()
 
 
+class Shown(NamedTuple):
+    """An image as a network is shown it."""
+
+    size_hw: Size
+    """Of the image itself."""
+    scaled: tuple[np.ndarray, ...]
+    """Uint8 HWC, for each scale of an `Inference`."""
+
+
 def pick_device(name: str = "auto") -> torch.device:
     """The device of that name; ``auto`` is a GPU where there is one, else the CPU.
 
@@ -80,46 +92,65 @@ def pick_device(name: str = "auto") -> torch.device:
     return device
 
 
-@torch.no_grad()
-def forward_image(network: Segmenter, image_HWC: np.ndarray, width: int, flip: bool = False) -> tuple[Tensor, Tensor]:
-    """Class probabilities K×h×w and features D×h×w (float32, on the network's device) of an RGB uint8 image.
+def prepare(grid: Grid, image_HWC: np.ndarray, width: float, how: Inference = ONE_LOOK) -> Shown:
+    """An RGB uint8 image brought to each of the sizes at which a network of that grid looks at it.
 
-    Both lie on the network's grid over the image scaled to ``width``. With ``flip`` the probabilities are
-    averaged with those of the mirrored image.
+    Raises:
+        UserError: an image of so extreme a shape that it would not fit into memory.
     """
-    scaled_hw = _shown_size(network.grid, image_HWC.shape[:2], width)
-    image_BCHW = _batch(network, [_scaled(image_HWC, scaled_hw)])
+    size_hw = image_HWC.shape[:2]
+    return Shown(size_hw, tuple(_scaled(image_HWC, _shown_size(grid, size_hw, width * scale)) for scale in how.scales))
+
+
+@torch.no_grad()
+def cells(network: Segmenter, shown: Shown, flip: bool = False) -> tuple[Tensor, Tensor]:
+    """Class probabilities K×h×w and features D×h×w (float32, on the network's device) in the network's cells.
+
+    With ``flip`` the probabilities are averaged with those of the mirrored image.
+    """
+    (scaled_HWC,) = shown.scaled
+    image_BCHW = _batch(network, [scaled_HWC])
     with _evaluating(network):
         logits_BKhw, feat_BDhw = network(image_BCHW)
         prob_BKhw = logits_BKhw.float().softmax(1)
         if flip:
             mirrored_BKhw = network(image_BCHW.flip(-1))[0].float().softmax(1)
             prob_BKhw = (prob_BKhw + mirrored_BKhw.flip(-1)) / 2
-    h, w = network.grid.cells(scaled_hw)
+    h, w = network.grid.cells(scaled_HWC.shape[:2])
     return prob_BKhw[0, :, :h, :w], feat_BDhw[0, :, :h, :w].float()
+
+
+def scores(network: Segmenter, images: Sequence[Shown], how: Inference = ONE_LOOK) -> Iterator[Tensor]:
+    """Scores K×H×W (float32, on the network's device) of images that were prepared for ``how``, in order.
+
+    Each is of its image's own size. They are logits where ``how`` is a single look, else probabilities.
+    """
+    if how.single:
+        return _logits(network, images)
+    return (_mean_probabilities(network, shown, how) for shown in images)
+
+
+def forward_image(network: Segmenter, image_HWC: np.ndarray, width: int, flip: bool = False) -> tuple[Tensor, Tensor]:
+    """The `cells` of an RGB uint8 image scaled to ``width``."""
+    return cells(network, prepare(network.grid, image_HWC, width), flip)
 
 
 def forward_images(
     network: Segmenter, images: Sequence[np.ndarray], width: int, how: Inference = ONE_LOOK
 ) -> Iterator[Tensor]:
-    """Scores K×H×W (float32, on the network's device) of RGB uint8 images HWC, each at its own size, in order.
-
-    They are logits where ``how`` is a single look, else probabilities.
-    """
-    if how.single:
-        return _logits(network, images, width * how.scales[0])
-    return (_mean_probabilities(network, image_HWC, width, how) for image_HWC in images)
+    """The `scores` of RGB uint8 images HWC."""
+    return scores(network, [prepare(network.grid, image_HWC, width, how) for image_HWC in images], how)
 
 
 def predict_labels(network: Segmenter, image_HWC: np.ndarray, width: int, how: Inference = ONE_LOOK) -> np.ndarray:
     """Label ids (uint8 HW, 0 … K-1) of an RGB uint8 image, at the image's size."""
     (scores_KHW,) = forward_images(network, [image_HWC], width, how)
-    return to_labels(scores_KHW)
+    return likeliest(scores_KHW).cpu().numpy()
 
 
-def to_labels(scores_KHW: Tensor) -> np.ndarray:
-    """Label ids (uint8 HW) of the highest scores."""
-    return scores_KHW.max(0).indices.to(torch.uint8).cpu().numpy()  # on a CPU twice as fast as argmax
+def likeliest(scores_KHW: Tensor) -> Tensor:
+    """Label ids (uint8 HW) of the highest scores, on their device: read them where waiting for it does no harm."""
+    return scores_KHW.max(0).indices.to(torch.uint8)  # on a CPU twice as fast as argmax
 
 
 def stretch(maps_Khw: Tensor, scaled_hw: Size, grid: Grid, size_hw: Size) -> Tensor:
@@ -128,8 +159,9 @@ def stretch(maps_Khw: Tensor, scaled_hw: Size, grid: Grid, size_hw: Size) -> Ten
     Between corners this is ``F.interpolate(…, align_corners=True)`` if both sizes are the same, as in the official
     evaluation; else a pixel takes the value at its centre's place in the scaled image.
     """
+    maps_Khw = maps_Khw.contiguous()  # networks give channels last, which takes a CPU four times as long
     if grid.corners:
-        return _stretch_between_corners(maps_Khw.contiguous(), scaled_hw, grid, size_hw)
+        return _stretch_between_corners(maps_Khw, scaled_hw, grid, size_hw)
     # The last cells may reach beyond the image: enlarge all of them by the exact factor, then cut. Rounding up a
     # hair keeps a factor that is whole in truth, such as 3 * (7 / 3), from losing its last pixel.
     factors = [grid.stride * size / scaled * (1 + 1e-9) for size, scaled in zip(size_hw, scaled_hw, strict=True)]
@@ -149,27 +181,24 @@ def _stretch_between_corners(maps_Khw: Tensor, scaled_hw: Size, grid: Grid, size
 
 
 @torch.no_grad()
-def _logits(network: Segmenter, images: Sequence[np.ndarray], width: float) -> Iterator[Tensor]:
+def _logits(network: Segmenter, images: Sequence[Shown]) -> Iterator[Tensor]:
     """Logits K×H×W of images; neighbours of equal scaled size go through the network together."""
-    grid = network.grid
-    for scaled_hw, alike in groupby(images, key=lambda image_HWC: _shown_size(grid, image_HWC.shape[:2], width)):
+    for scaled_hw, alike in groupby(images, key=lambda shown: shown.scaled[0].shape[:2]):
         group = list(alike)
-        logits_BKhw = _look(network, [_scaled(image_HWC, scaled_hw) for image_HWC in group])
-        for image_HWC, logits_Khw in zip(group, logits_BKhw, strict=True):
-            yield stretch(logits_Khw, scaled_hw, grid, image_HWC.shape[:2])
+        logits_BKhw = _look(network, [shown.scaled[0] for shown in group])
+        for shown, logits_Khw in zip(group, logits_BKhw, strict=True):
+            yield stretch(logits_Khw, scaled_hw, network.grid, shown.size_hw)
 
 
 @torch.no_grad()
-def _mean_probabilities(network: Segmenter, image_HWC: np.ndarray, width: int, how: Inference) -> Tensor:
+def _mean_probabilities(network: Segmenter, shown: Shown, how: Inference) -> Tensor:
     """Probabilities K×H×W, averaged over all looks; only their sum is kept."""
-    size_hw = image_HWC.shape[:2]
-    sum_KHW = torch.zeros(network.num_classes, *size_hw, device=_device(network))
-    for scale in how.scales:
-        scaled_HWC = _scaled(image_HWC, _shown_size(network.grid, size_hw, width * scale))
+    sum_KHW = torch.zeros(network.num_classes, *shown.size_hw, device=_device(network))
+    for scaled_HWC in shown.scaled:
         if how.window is None:
-            sum_KHW += _probabilities(network, scaled_HWC, size_hw, how.flip)
+            sum_KHW += _probabilities(network, scaled_HWC, shown.size_hw, how.flip)
         else:
-            sum_KHW += resize(_through_windows(network, scaled_HWC, how.window, how.flip)[None], size_hw)[0]
+            sum_KHW += resize(_through_windows(network, scaled_HWC, how.window, how.flip)[None], shown.size_hw)[0]
     return sum_KHW.div_(len(how.scales))
 
 
@@ -231,7 +260,10 @@ def _batch(network: Segmenter, scaled: Sequence[np.ndarray]) -> Tensor:
         bottom, right = (-max(side, SMALLEST) % network.stride + max(side, SMALLEST) - side
                          for side in image_BHWC.shape[1:3])  # fmt: skip
         image_BHWC = np.pad(image_BHWC, ((0, 0), (0, bottom), (0, right), (0, 0)), mode="edge")
-    return torch.from_numpy(image_BHWC).to(_device(network)).permute(0, 3, 1, 2).float() / 255
+    image, device = torch.from_numpy(image_BHWC), _device(network)
+    # A GPU would else wait for all work before it and then for the copy.
+    image = upload(image.pin_memory() if device.type == "cuda" else image, device)
+    return image.permute(0, 3, 1, 2).float() / 255
 
 
 def _device(network: Segmenter) -> torch.device:

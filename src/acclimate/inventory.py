@@ -9,7 +9,7 @@ from typing import Any
 
 from acclimate.errors import UserError
 
-FILES = ("model.safetensors", "prototypes.safetensors", "distribution.json")
+FILES = ("model.safetensors", "prototypes.safetensors", "distribution.json", "selection.json")
 SOFT = "soft"
 """Folder of soft labels: thousands of files with checksums of their own, which are looked at when one is read."""
 

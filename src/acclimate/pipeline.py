@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -30,19 +29,22 @@ from acclimate.files import atomic, expanded, read_json, write_json
 from acclimate.inference import pick_device
 from acclimate.journal import Journal
 from acclimate.networks import Segmenter, build
-from acclimate.networks.weights import load_model, require_space, save_model
+from acclimate.networks.execution import require_compiler
+from acclimate.networks.weights import load_model, require_space
 from acclimate.recipe import Recipe
 from acclimate.results import report_results
 from acclimate.run import SCORES, Run, Stage
+from acclimate.selection import Chooser, copy
 from acclimate.stages.distill import DistillTask
 from acclimate.stages.initialise import Initial, label_target
 from acclimate.stages.selflabel import SelfLabelTask
 from acclimate.stages.task import Task
 from acclimate.stages.warmup import SupervisedTask, WarmupTask
-from acclimate.training import Plan, discard, fit, step_seed
+from acclimate.training import Plan, discard, fit, require_parts, step_seed
 
 _ALWAYS = ("seed", "precision", "network.", "optimizer.", "augment.flip", "data.classes", "data.width", "data.crop",
            "data.scale")  # fmt: skip
+_CHOICE = ("selection.by", "selection.candidates", "selection.images")
 
 
 Batches = Callable[[int], Iterator[Any]]
@@ -56,12 +58,12 @@ def stages_of(recipe: Recipe) -> list[Stage]:
     else:
         stages = [Stage("source", "source only", None, (*_ALWAYS, "data.source.", "source."))]
         if recipe.warmup.iterations:
-            stages.append(Stage("warmup", "warm-up", "source", (*domains, "warmup.")))
+            stages.append(Stage("warmup", "warm-up", "source", (*domains, "warmup.", *_CHOICE)))
     if recipe.selflabel.iterations:
         stages.append(Stage("initialise", "initialisation", stages[-1].name, domains))
-        stages.append(Stage("selflabel", "stage 1", "initialise", ("augment.", "selflabel.")))
+        stages.append(Stage("selflabel", "stage 1", "initialise", ("augment.", "selflabel.", *_CHOICE)))
     for number in range(1, recipe.distill.rounds + 1):
-        sections = (*domains, "augment.", "distill.")
+        sections = (*domains, "augment.", "distill.", *_CHOICE)
         stages.append(Stage(f"distill-{number}", f"stage {number + 1}", stages[-1].name, sections))
     if recipe.data.ceiling.path:
         stages.append(Stage("ceiling", "ceiling", None, (*_ALWAYS, "data.ceiling.", "ceiling.")))
@@ -110,7 +112,7 @@ def _walk(run: Run, reuse: Path | None, journal: Journal | None, warnings: list[
     for stage in stages:
         if run.done(stage.name):
             journal.say(f"{stage.title}: finished before")
-            discard(run.path(stage.name))
+            work.tidy(stage)
         elif reuse is not None and distributed.on_main(partial(run.take_over, stage, reuse)):
             journal.say(f"{stage.title}: taken over from {reuse}")
         else:
@@ -119,10 +121,9 @@ def _walk(run: Run, reuse: Path | None, journal: Journal | None, warnings: list[
         distributed.barrier()
         if stage.name != "initialise":
             work.measure(stage)
+    chosen = work.chooser.best_stage([stage for stage in stages if stage.name not in ("initialise", "ceiling")])
     if distributed.is_main():
-        last = [stage.name for stage in stages if stage.name not in ("initialise", "ceiling")][-1]
-        with atomic(run.best) as temporary:
-            shutil.copyfile(run.model(last), temporary)
+        copy(run.model(chosen), run.best)
         report_results(run, stages, work.val or work.target, work.device, journal)
     distributed.barrier()
     return run
@@ -141,11 +142,16 @@ class Work:
         self.space = open_space(data)
         self.source = open_labelled(data.source, "source", self.space, default_ids(data))
         self.target = open_target(data, run.folder)
+        self.chooser = Chooser(run, self.space, self.target, self.device)
         self.val = open_labelled(data.val, "val", self.space, default_ids(data)) if data.val.path else None
 
     def rehearse(self, stages: list[Stage]) -> None:
-        """Make each network that these stages begin with, so that a file that is missing is missed now."""
+        """See that these stages can be done; make the networks they begin with, so that no file is missed later."""
         names = {stage.name for stage in stages}
+        for section in sorted({name.partition("-")[0] for name in names} - {"start", "initialise"}):
+            require_parts(section, getattr(self.recipe, section).batch, self.recipe.optimizer.accumulate)
+        if names and self.recipe.network.compile:
+            require_compiler(self.device)
         if names & {"source", "ceiling"}:
             self._fresh()
         if any(name.startswith("distill-") for name in names) and self.recipe.distill.student != "previous":
@@ -164,16 +170,31 @@ class Work:
             self.run.finish(stage, minutes=(time.monotonic() - started) / 60)
             return
         if stage.name == "start":
-            self._save(stage, self._start_model())
+            self.chooser.write(self.run.model(stage.name), self._start_model())
             self.run.finish(stage, minutes=(time.monotonic() - started) / 60, iterations=0)
             return
         torch.manual_seed(step_seed(self.recipe.seed, stage.name, -1))
         task, batches, iterations = self._prepare(stage)
         prepared = time.monotonic() - started
-        seconds = fit(task, batches, Plan(stage.name, iterations, self.run.path(stage.name)), self.recipe, self.journal)
-        self._save(stage, task.kept)
+        steps = self.chooser.steps(stage, iterations)
+
+        def after(step: int) -> None:
+            if step in steps:
+                self.chooser.write(self.run.candidate(stage.name, step), task.kept)
+
+        plan = Plan(stage.name, iterations, self.run.path(stage.name), after)
+        seconds = fit(task, batches, plan, self.recipe, self.journal)
+        if steps:
+            self.journal.say(f"{stage.title}: keeps iteration {self.chooser.best_of_stage(stage, steps)}")
+        else:
+            self.chooser.write(self.run.model(stage.name), task.kept)
         self.run.finish(stage, minutes=(prepared + seconds) / 60, iterations=iterations)
+        self.tidy(stage)
+
+    def tidy(self, stage: Stage) -> None:
+        """Delete what a finished stage needs no more."""
         discard(self.run.path(stage.name))
+        self.chooser.discard(stage)
 
     def measure(self, stage: Stage) -> None:
         """Put a stage's scores on record, if there are labelled target images and it has none on these yet."""
@@ -182,6 +203,7 @@ class Work:
             return
         network = self._of(stage.name).to(self.device)
         scores = evaluate(network, self.val, self.space, self.recipe.data.width).to_dict()
+        scores |= self._oracle(stage, self.val)
         self.journal.forget(lambda record: record["stage"] == stage.name and "mean_iou" in record)
         self.journal.record(stage.name, (self.run.done(stage.name) or {})["iterations"], mean_iou=scores["mean_iou"])
         self.journal.sync()
@@ -189,10 +211,16 @@ class Work:
             write_json(self.run.path(stage.name) / SCORES, {"on": on, **scores})
         self.journal.say(f"{stage.title}: {100 * scores['mean_iou']:.1f} mIoU on {scores['images']} images")
 
-    def _save(self, stage: Stage, network: Segmenter) -> None:
-        if distributed.is_main():
-            width = {"width": self.recipe.data.width}
-            save_model(self.run.model(stage.name), network, self.space, network.choices, width)
+    def _oracle(self, stage: Stage, val: LabelledSet) -> dict[str, Any]:
+        """What the candidates that were kept reach on labelled target images, for the report alone."""
+        reached = {}
+        for step, path in self.run.candidates(stage.name).items():
+            network = load_model(path)[0].to(self.device)
+            reached[step] = evaluate(network, val, self.space, self.recipe.data.width).mean_iou
+        if not reached:
+            return {}
+        best = max(reached, key=lambda step: reached[step])
+        return {"candidates": reached, "oracle": {"step": best, "mean_iou": reached[best]}}
 
     def _start_model(self) -> Segmenter:
         """The model that the recipe starts from."""
@@ -327,4 +355,5 @@ class Work:
         workers = self.recipe.data.workers
         first = distributed.rank() * distributed.part(section.batch)
         place = slice(first, first + distributed.part(section.batch))
-        return lambda step: loader(views, schedule, section.batch, step, section.iterations, workers, place)
+        pin = self.device.type == "cuda"
+        return lambda step: loader(views, schedule, section.batch, step, section.iterations, workers, place, pin)

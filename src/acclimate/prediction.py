@@ -21,11 +21,22 @@ from acclimate.data.layouts import IMAGE_SUFFIXES
 from acclimate.errors import UserError
 from acclimate.evaluation import Scores, evaluate
 from acclimate.files import expanded
-from acclimate.inference import ONE_LOOK, Inference, forward_images, pick_device, predict_labels
+from acclimate.inference import (
+    ONE_LOOK,
+    Inference,
+    Shown,
+    forward_images,
+    likeliest,
+    pick_device,
+    predict_labels,
+    prepare,
+    scores,
+)
 from acclimate.labels import LabelSpace
 from acclimate.networks import Segmenter
 from acclimate.networks.segmenter import SMALLEST
 from acclimate.networks.weights import load_model
+from acclimate.overlap import ahead, behind
 from acclimate.recipe import Folder
 
 ImageLike = str | Path | Image.Image | np.ndarray | torch.Tensor
@@ -146,7 +157,7 @@ class Job:
 
 
 def write_masks(model: Model, jobs: Sequence[Job], write: Callable[[Job, np.ndarray, np.ndarray], None]) -> list[Path]:
-    """Predict every job's image and hand job, image (uint8 HWC) and label ids (uint8 HW) to ``write``.
+    """Predict every job's image and hand job, image (uint8 HWC) and label ids (uint8 HW) to ``write``, in a thread.
 
     With many processes each does its share of the jobs.
 
@@ -158,20 +169,41 @@ def write_masks(model: Model, jobs: Sequence[Job], write: Callable[[Job, np.ndar
     """
     distributed.barrier()  # all have looked what exists before one writes
     unreadable, masks = [], []
-    console = Console(stderr=True, markup=False, emoji=False)
-    quiet = not (console.is_terminal and distributed.is_main())
-    for job in track(distributed.share(jobs), "predicting", console=console, disable=quiet, transient=True):
+
+    def read(job: Job) -> tuple[np.ndarray, Shown] | UserError:
         try:
             image_HWC = read_image(job.image)
         except UserError as error:
-            unreadable.append(str(error))
-            continue
-        write(job, image_HWC, model.predict(image_HWC))
-        masks.append(job.mask)
+            return error
+        try:
+            return image_HWC, prepare(model.network.grid, image_HWC, model.width, model.how)
+        except UserError as error:  # it knows of the image's shape alone
+            return UserError(f"{job.image}: {error}")
+
+    def save(job: Job, image_HWC: np.ndarray, found_HW: torch.Tensor) -> None:
+        write(job, image_HWC, found_HW.cpu().numpy())
+
+    own = distributed.share(jobs)
+    with behind() as later:
+        for job, found in zip(_tracked(own), ahead(read, own), strict=True):
+            if isinstance(found, UserError):
+                unreadable.append(str(found))
+                continue
+            image_HWC, shown = found
+            (scores_KHW,) = scores(model.network, [shown], model.how)
+            later(save, job, image_HWC, likeliest(scores_KHW))
+            masks.append(job.mask)
     unreadable, masks = (list(chain(*distributed.gathered(found))) for found in (unreadable, masks))
     if unreadable:
         raise UserError(listing(f"{len(masks)} masks written, {len(unreadable)} images left out", unreadable))
     return sorted(masks)
+
+
+def _tracked(jobs: Sequence[Job]) -> Iterable[Job]:
+    """The jobs, with a bar on the main process's terminal."""
+    console = Console(stderr=True, markup=False, emoji=False)
+    quiet = not (console.is_terminal and distributed.is_main())
+    return track(jobs, "predicting", console=console, disable=quiet, transient=True)
 
 
 def to_rgb(image: ImageLike) -> np.ndarray:

@@ -121,6 +121,15 @@ class Network:
     statistics of its own."""
     loss_stride: int = 0
     """Maps of a coarser network are enlarged to this stride before the losses on target images. 0: they are not."""
+    channels_last: bool = True
+    """In training, a pixel's channels lie side by side in memory: faster. This and the next two change results by
+    rounding alone, and training alone: a model in use is always laid out so, and neither of the others."""
+    compile: bool = False
+    """Compile the network for its training passes (``torch.compile``): minutes at the start of each stage, for
+    faster steps. Needs a C++ compiler, on GPUs Triton; one process only."""
+    checkpointing: bool = False
+    """Keep no more than the inputs of the backbone's blocks for the backward pass, which computes the rest anew:
+    a fraction of the memory, for about a third more time."""
 
 
 @dataclass(frozen=True)
@@ -146,6 +155,10 @@ class Optimizer:
     the same momentum from the first step on, statistics copied (official)."""
     keep: Literal["average", "student"] = "average"
     """Which network a stage leaves behind."""
+    accumulate: int = 1
+    """Each process does its batch in that many equal parts, one after the other, and descends by the mean of their
+    gradients: as much less memory for activations. A part is treated as a batch of its own: BatchNorm's statistics
+    and the losses' means are over it alone, and it enters bank and class distribution before the next is seen."""
 
 
 @dataclass(frozen=True)
@@ -291,6 +304,23 @@ class Distill:
     ``previous``: always the stage before."""
 
 
+@dataclass(frozen=True)
+class Selection:
+    """Which network a stage leaves behind, and which stage's a run does: chosen on unlabelled target images."""
+
+    by: Literal["consensus", "last"] = "consensus"
+    """``consensus``: the network whose predictions can expect the highest mean IoU, by its own class probabilities
+    and the mean of all networks'. ``last``: that of the last iteration, and of the last stage."""
+    candidates: int = 6
+    """Networks of a stage that are compared, after equal numbers of iterations; stages that learn from the source
+    alone or from target labels have none. 1: only the last."""
+    images: int = 16
+    """Target images that they are compared on, evenly spaced over the set."""
+    keep: bool = False
+    """Keep the weights of all candidates. Where there are labelled target images each is measured on these too, and
+    the table shows what an oracle would have chosen."""
+
+
 PairSection = Warmup | SelfLabel | Distill
 """Of a stage that learns from source and target."""
 Section = Supervised | PairSection
@@ -329,6 +359,7 @@ class Recipe:
     distill: Distill = field(default_factory=Distill)
     ceiling: Supervised = field(default_factory=Supervised)
     """The reference model on ``data.ceiling``; give it time enough to be a fair one."""
+    selection: Selection = field(default_factory=Selection)
 
 
 OFFICIAL: dict[str, Any] = {
@@ -356,10 +387,11 @@ OFFICIAL: dict[str, Any] = {
     "distill.kl_mean": "elements",
     "distill.divergence": "official",
     "distill.teacher": "live",
+    "selection.by": "last",
 }
 """What ``method: official`` means, key by key: docs/fidelity.md has the reasons."""
 
-IMMATERIAL = ("device", "log_every", "save_every", "tensorboard", "data.workers", "data.val.")
+IMMATERIAL = ("device", "log_every", "save_every", "tensorboard", "data.workers", "data.val.", "selection.keep")
 """Keys (or their beginnings) that may change when a run is continued: they cannot alter what is learned."""
 
 
@@ -560,7 +592,7 @@ def _convert(value: Any, hint: Any) -> Any:
 # Ranges by key name: one name means one thing in every section.
 _POSITIVE = {
     "lr", "head_factor", "prototype_factor", "discriminator_lr", "temperature", "epsilon", "width", "batch",
-    "log_every", "save_every", "channels", "sinkhorn_iterations", "pixels",
+    "log_every", "save_every", "channels", "sinkhorn_iterations", "pixels", "accumulate", "candidates", "images",
 }  # fmt: skip
 _NOT_NEGATIVE = {
     "iterations", "bank", "limit", "rounds", "operations", "weight_decay", "power", "ramp", "alpha", "beta", "seed",
@@ -624,11 +656,20 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
         yield "network.extra_norm: only architecture deeplab has one"
     if recipe.distill.extra_norm and recipe.network.architecture != "deeplab":
         yield "distill.extra_norm: only architecture deeplab has one"
+    yield from _indivisible(recipe)
     last = recipe.distill
     if last.rounds and last.iterations == 0:
         yield "distill: rounds without iterations; set distill.rounds: 0 to leave distillation out"
     if last.rounds and last.weight_source == last.weight_target == last.weight_distill == 0:
         yield "distill: all weights are 0, nothing would be learned"
+
+
+def _indivisible(recipe: Recipe) -> Iterator[str]:
+    parts = recipe.optimizer.accumulate
+    for name in ("source", "warmup", "selflabel", "distill", *(("ceiling",) if recipe.data.ceiling.path else ())):
+        section: Section = getattr(recipe, name)
+        if section.iterations and section.batch % parts:
+            yield f"optimizer.accumulate: {name}.batch is {section.batch}, which cannot be done in {parts} equal parts"
 
 
 def _cut(key: Any, most: int = 80) -> str:

@@ -18,6 +18,7 @@ from acclimate.networks.weights import load_model
 from acclimate.pictures import comparison
 from acclimate.run import MODEL, Run, Stage
 
+_ESTIMATED = "The run's model is that of {}; its IoU as estimated without labels, %"
 PICTURED = 4
 """Images in the comparison, evenly spaced over the set: not chosen for how they came out."""
 
@@ -30,10 +31,12 @@ def report_results(run: Run, stages: list[Stage], shown: ImageSet, device: torch
     """
     rows = [row_of(run, stage) for stage in stages if stage.name != "initialise"]
     write_json(run.folder / "results.json", rows)
+    chosen = next(row for row in rows if row.get("chosen"))
     with atomic(run.folder / "results.md") as temporary:
-        temporary.write_text(markdown(rows), encoding="utf-8")
+        temporary.write_text(f"{markdown(rows)}\n{estimate_markdown(chosen)}", encoding="utf-8")
     draw_comparison(run, rows, shown, device)
     journal.console.print(table(rows))
+    journal.console.print(estimate_table(chosen))
     if share := gap_closed(rows):
         journal.say(share)
     for what, name in (("model", MODEL), ("pictures", "comparison.png"), ("table", "results.md")):
@@ -41,9 +44,18 @@ def report_results(run: Run, stages: list[Stage], shown: ImageSet, device: torch
 
 
 def row_of(run: Run, stage: Stage) -> dict[str, Any]:
-    """What is on record of a finished stage: name, title, minutes, iterations, and scores where there are labels."""
+    """What is on record of a finished stage: name, title, minutes, iterations, scores where there are labels.
+
+    And of the choice without labels: ``chosen_iteration`` of the stage, whether its model is the run's (``chosen``),
+    the ``estimate`` of its scores; ``oracle``, if candidates were measured.
+    """
     scores = run.scores(stage.name) if run.recipe.data.val.path else None
     record = {key: value for key, value in (run.done(stage.name) or {}).items() if key != "files"}
+    if within := run.selection(stage.name):
+        record["chosen_iteration"] = within["chosen"]
+    among = run.selection() or {"chosen": None, "estimates": {}}
+    if stage.name in among["estimates"]:
+        record |= {"chosen": among["chosen"] == stage.name, "estimate": among["estimates"][stage.name]}
     return {**record, **(scores or {})}
 
 
@@ -53,9 +65,12 @@ def table(rows: list[dict[str, Any]]) -> Table:
     drawn.add_column("")
     for row in rows:
         drawn.add_column(row["title"], justify="right")
-    cells = _cells(rows)
-    for number, (name, *values) in enumerate(cells):
-        drawn.add_row(name, *values, style="bold" if name == "mIoU" else None, end_section=number == len(cells) - 3)
+    scores, facts = _score_lines(rows), _fact_lines(rows)
+    for name, *values in scores:
+        drawn.add_row(name, *values, style="bold" if name == "mIoU" else None)
+    drawn.add_section()
+    for line in facts:
+        drawn.add_row(*line)
     return drawn
 
 
@@ -63,7 +78,26 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     """The same table as Markdown."""
     head = f"| IoU, % | {' | '.join(row['title'] for row in rows)} |"
     rule = f"|---|{'---:|' * len(rows)}"
-    return "\n".join([head, rule, *(f"| {' | '.join(map(_escaped, cells))} |" for cells in _cells(rows))]) + "\n"
+    lines = [*_score_lines(rows), *_fact_lines(rows)]
+    return "\n".join([head, rule, *(f"| {' | '.join(map(_escaped, cells))} |" for cells in lines)]) + "\n"
+
+
+def estimate_table(row: dict[str, Any]) -> Table:
+    """What the run's model may reach, class by class, as unlabelled images alone tell it; for a terminal."""
+    drawn = Table("", title=_ESTIMATED.format(row["title"]), title_justify="left")
+    for header in _estimate_headers(row):
+        drawn.add_column(header, justify="right")
+    for line in _estimate_lines(row):
+        drawn.add_row(*line, style="bold" if line[0] == "mIoU" else None)
+    return drawn
+
+
+def estimate_markdown(row: dict[str, Any]) -> str:
+    """The same as Markdown."""
+    headers = _estimate_headers(row)
+    lines = [f"| {' | '.join(['IoU, %', *headers])} |", f"|---|{'---:|' * len(headers)}"]
+    lines += [f"| {' | '.join(map(_escaped, cells))} |" for cells in _estimate_lines(row)]
+    return f"{_ESTIMATED.format(row['title'])}\n\n" + "\n".join(lines) + "\n"
 
 
 def _escaped(cell: str) -> str:
@@ -77,7 +111,7 @@ def gap_closed(rows: list[dict[str, Any]]) -> str | None:
     adapted = [row for row in rows if row["name"] not in ("start", "source", "ceiling")]
     if not adapted or not {"source", "ceiling"} <= score.keys():
         return None
-    last = adapted[-1]
+    last = next((row for row in adapted if row.get("chosen")), adapted[-1])
     gap, gained = score["ceiling"] - score["source"], score[last["name"]] - score["source"]
     if gap <= 0:
         return f"The ceiling ({100 * score['ceiling']:.1f}) is not above source only: there is no gap to close."
@@ -105,17 +139,43 @@ def draw_comparison(run: Run, rows: list[dict[str, Any]], shown: ImageSet, devic
     comparison(pictured, ["target image", *headers], space, run.folder / "comparison.png")
 
 
-def _cells(rows: list[dict[str, Any]]) -> list[list[str]]:
-    """Lines of the table: classes, mean, minutes, each with one value per stage."""
+def _score_lines(rows: list[dict[str, Any]]) -> list[list[str]]:
+    """Lines of the table, each with one value per stage: classes, means, and what can be said without labels."""
     lines = []
     if scored := _scored(rows):
         lines += [[name, *(_percent(row["iou"][name]) for row in rows)] for name in scored[0]["iou"]]
         lines.append(["mIoU", *(_percent(row["mean_iou"]) for row in rows)])
         for name in scored[0].get("subsets", {}):
             lines.append([mean_name(name), *(_percent(row.get("subsets", {}).get(name)) for row in rows)])
-    lines.append(["iterations", *(str(row["iterations"]) for row in rows)])
-    lines.append(["minutes", *(f"{row['minutes']:.1f}" for row in rows)])
+    if any("oracle" in row for row in scored):
+        lines.append(["oracle", *(_percent(row.get("oracle", row)["mean_iou"]) for row in rows)])
+    lines.append(["estimated", *(_spread(row.get("estimate")) for row in rows)])
     return lines
+
+
+def _fact_lines(rows: list[dict[str, Any]]) -> list[list[str]]:
+    lines = [["iterations", *(str(row["iterations"]) for row in rows)]]
+    if any("chosen_iteration" in row for row in rows):
+        lines.append(["kept after", *(str(row.get("chosen_iteration", row["iterations"])) for row in rows)])
+    return [*lines, ["minutes", *(f"{row['minutes']:.1f}" for row in rows)]]
+
+
+def _estimate_headers(row: dict[str, Any]) -> list[str]:
+    return ["estimated", *(["measured"] if "mean_iou" in row else [])]
+
+
+def _estimate_lines(row: dict[str, Any]) -> list[list[str]]:
+    said = row["estimate"]
+    told = [(name, {"mean_iou": iou, "error": said["iou_error"][name]}) for name, iou in said["iou"].items()]
+    lines = [[name, _spread(one)] for name, one in [*told, ("mIoU", said)]]
+    if "mean_iou" not in row:
+        return lines
+    measured = [*(row["iou"][name] for name, _ in told), row["mean_iou"]]
+    return [[*line, _percent(value)] for line, value in zip(lines, measured, strict=True)]
+
+
+def _spread(said: dict[str, Any] | None) -> str:
+    return "–" if said is None else f"{100 * said['mean_iou']:.1f} ± {100 * said['error']:.1f}"
 
 
 def _scored(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -25,6 +25,9 @@ from acclimate.recipe import Recipe
 
 MODEL = "model.safetensors"
 SCORES = "scores.json"
+SELECTION = "selection.json"
+"""What was chosen without labels, and from what: in a stage's folder its candidates, in the run's its stages."""
+CANDIDATES = "candidates"
 _RECIPE = "recipe.yaml"
 _DONE = "done.json"
 
@@ -106,6 +109,19 @@ class Run:
         path = self.path(stage) / _DONE
         return read_json(path) if path.exists() else None
 
+    def candidates(self, stage: str) -> dict[int, Path]:
+        """The networks that a stage might leave behind, by iteration; a finished one keeps them only if asked to."""
+        return {int(path.stem): path for path in sorted((self.path(stage) / CANDIDATES).glob("[!.]*.safetensors"))}
+
+    def candidate(self, stage: str, step: int) -> Path:
+        """The network after so many iterations of a stage."""
+        return self.path(stage) / CANDIDATES / f"{step:07d}.safetensors"
+
+    def selection(self, stage: str = "") -> dict[str, Any] | None:
+        """What was chosen in a stage, or among all of them, or None if nothing was."""
+        path = (self.path(stage) if stage else self.folder) / SELECTION
+        return read_json(path) if path.exists() else None
+
     def scores(self, stage: str) -> dict[str, Any] | None:
         """What a stage's model reached on labelled target images, or None if that was not measured."""
         path = self.path(stage) / SCORES
@@ -145,7 +161,7 @@ class Run:
 
     def _mend(self) -> list[Path]:
         """Delete what a power cut may have cut and can be made anew, and see that finished stages are whole."""
-        removed = []
+        removed = [path for path in (self.folder / SELECTION,) if _remove_cut(path)]
         for folder in sorted(self.folder.glob("stages/*")):
             removed += [path for path in (folder / _DONE, folder / SCORES) if _remove_cut(path)]
             if (folder / _DONE).exists():

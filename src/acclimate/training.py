@@ -40,6 +40,8 @@ class Plan:
     """Of the stage; also a part of its random numbers' seed."""
     iterations: int
     folder: Path
+    after: Callable[[int], None] = lambda step: None
+    """Called after each step, with the number of those done."""
 
 
 @dataclass
@@ -85,8 +87,9 @@ def fit(task: Task, batches: Callable[[int], Iterator[Any]], plan: Plan, recipe:
 
             set_rates(task, rate_factor(state.step, plan.iterations, recipe.optimizer.power, recipe.optimizer.ramp))
             seed_step(recipe.seed, plan.name, state.step, device)
-            terms = descend(task, to_device(batch, device))
+            terms = descend(task, to_device(batch, device), recipe.optimizer.accumulate)
             state.step += 1
+            plan.after(state.step)
 
             # Losses stay on the device until they are logged: reading one waits for all work queued before it.
             state.unread.append(terms)
@@ -102,17 +105,46 @@ def fit(task: Task, batches: Callable[[int], Iterator[Any]], plan: Plan, recipe:
     return time.monotonic() - started
 
 
-def descend(task: Task, batch: Any) -> dict[str, Tensor]:
-    """One step; returns the loss terms of this process's part of the batch."""
-    terms = task.step(batch)
+def descend(task: Task, batch: Any, accumulate: int = 1) -> dict[str, Tensor]:
+    """One step; returns the loss terms of this process's part of the batch, which is done in so many equal parts."""
     for optimizer in task.optimizers:
-        optimizer.zero_grad(set_to_none=True)
-    terms["loss"].backward()
+        optimizer.zero_grad(set_to_none=True)  # first of all: the passes need the room
+    said = [_descend_part(task, part, accumulate) for part in in_parts(batch, accumulate)]
     distributed.average_gradients(task.parameters())
     for optimizer in task.optimizers:
         optimizer.step()
     task.after_step()
+    return {name: torch.stack([terms[name] for terms in said]).mean() for name in said[0]}
+
+
+def _descend_part(task: Task, part: Any, accumulate: int) -> dict[str, Tensor]:
+    """Add a part's share to the gradients; returns its loss terms. What it kept for that is free afterwards."""
+    terms = task.step(part)
+    (terms["loss"] / accumulate).backward()
     return {name: term.detach() for name, term in terms.items()}
+
+
+def require_parts(stage: str, batch: int, accumulate: int) -> None:
+    """See that a batch can be divided among the processes, and each one's part into as many as ``accumulate``.
+
+    Raises:
+        UserError: it cannot.
+    """
+    own = distributed.part(batch)
+    if own % accumulate:
+        raise UserError(
+            f"optimizer.accumulate: a process has {own} of the {batch} images of {stage}.batch, which cannot be done "
+            f"in {accumulate} equal parts; choose a divisor of {own}"
+        )
+
+
+def in_parts(batch: Any, count: int) -> list[Any]:
+    """The batch (or tuple of batches) in equal parts."""
+    if count == 1:
+        return [batch]
+    if isinstance(batch, tuple):
+        return list(zip(*(in_parts(of_domain, count) for of_domain in batch), strict=True))
+    return batch.parts(count)
 
 
 def stop_now(asked: Asked) -> type[KeyboardInterrupt] | None:

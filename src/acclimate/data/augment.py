@@ -110,7 +110,7 @@ def strong_view(crop_HWC: np.ndarray, weak: Geometry, choices: Augment, rng: np.
         if official:  # Pillow draws the last row and column of a rectangle too; the labels' rectangle lacks them
             box = (box[0], box[1], min(box[2] + 1, hw[0]), min(box[3] + 1, hw[1]))
     strong = weak.then(to_weak, box)
-    return StrongView(strong.image_from_parent(np.asarray(image)), strong, Replay(mirrored, **remembered))
+    return StrongView(strong.image_from_parent(image), strong, Replay(mirrored, **remembered))
 
 
 def operations(hw: Size, choices: Augment, rng: np.random.Generator) -> Iterator[tuple[str, float]]:

@@ -36,6 +36,8 @@ _FROM_LAB = np.linalg.inv(_TO_LAB.astype(np.float64)).astype(np.float32)
 _L_OFFSET = np.array([16, 0, 0], dtype=np.float32)
 
 _STEPS = 1 << 16  # resolution of the tables over 0 … 1
+_KINK = np.float32(0.2068966)  # CIE's f is linear below
+_CHUNK = 1 << 14  # pixels that are recoloured at a time: what is computed of them stays in the processor's cache
 
 
 def _table_of_light() -> np.ndarray:
@@ -71,18 +73,12 @@ class Statistics(NamedTuple):
 
 def to_lab(image_HWC: np.ndarray) -> np.ndarray:
     """Uint8 sRGB → float32 CIELAB, HWC."""
-    xyz = _LIGHT[image_HWC] @ _TO_XYZ
-    f = _F[(xyz * _STEPS + 0.5).astype(np.int32)]
-    return f @ _TO_LAB - _L_OFFSET
+    return _to_f(image_HWC) @ _TO_LAB - _L_OFFSET
 
 
 def from_lab(lab_HWC: np.ndarray) -> np.ndarray:
     """Float32 CIELAB → uint8 sRGB, HWC; colours outside sRGB are clipped."""
-    f = (lab_HWC + _L_OFFSET) @ _FROM_LAB
-    f[..., 2] = np.maximum(f[..., 2], 0)  # no less blue than none, as scikit-image has it
-    xyz = np.where(f > 0.2068966, f * f * f, (f - 16 / 116) / 7.787)
-    light = np.clip(xyz @ _FROM_XYZ, 0, 1)
-    return _LEVEL[(light * _STEPS + 0.5).astype(np.int32)]
+    return _from_f((lab_HWC + _L_OFFSET) @ _FROM_LAB)
 
 
 def lab_statistics(image_HWC: np.ndarray) -> Statistics:
@@ -94,7 +90,36 @@ def lab_statistics(image_HWC: np.ndarray) -> Statistics:
 def transfer(image_HWC: np.ndarray, own: Statistics, wanted: Statistics) -> np.ndarray:
     """The image (or a crop of it) with the ``wanted`` statistics in place of its ``own``; uint8 HWC."""
     gain = np.maximum(wanted.std, LEAST_SPREAD) / np.maximum(own.std, LEAST_SPREAD)
-    return from_lab(((to_lab(image_HWC) - own.mean) * gain + wanted.mean).astype(np.float32))
+    # CIELAB is linear in f, and so is the transfer in CIELAB: one product leads from f to f.
+    matrix_33 = (_TO_LAB * gain @ _FROM_LAB).astype(np.float32)
+    shift_3 = ((wanted.mean + _L_OFFSET - (own.mean + _L_OFFSET) * gain) @ _FROM_LAB).astype(np.float32)
+    pixels_N3 = image_HWC.reshape(-1, 3)
+    result_N3 = np.empty_like(pixels_N3)
+    for start in range(0, len(pixels_N3), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        result_N3[part] = _from_f(_to_f(pixels_N3[part]) @ matrix_33 + shift_3)
+    return result_N3.reshape(image_HWC.shape)
+
+
+def _to_f(image: np.ndarray) -> np.ndarray:
+    """Uint8 sRGB → CIE's f of X, Y and Z, float32; the last axis is the colour."""
+    step = _LIGHT.take(image) @ (_TO_XYZ * _STEPS)
+    step += 0.5
+    return _F.take(step.astype(np.intp))
+
+
+def _from_f(f: np.ndarray) -> np.ndarray:
+    """The inverse of `_to_f`, clipped to what sRGB has. Uses ``f`` up."""
+    np.maximum(f[..., 2], 0, out=f[..., 2])  # no less blue than none, as scikit-image has it
+    xyz = np.maximum(f, _KINK)
+    xyz *= xyz * xyz
+    below = np.minimum(f, _KINK, out=f)
+    below -= _KINK
+    below /= 7.787
+    xyz += below
+    step = xyz @ (_FROM_XYZ * _STEPS)
+    step += 0.5
+    return _LEVEL.take(np.clip(step, 0, _STEPS, out=step).astype(np.intp))
 
 
 def collect(images: ImageSet, cache: Path) -> np.ndarray:

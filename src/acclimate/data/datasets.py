@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
 
 from acclimate import labels, recipe
-from acclimate.data.decode import read_image, read_label, read_size
+from acclimate.data.decode import read_image, read_label, read_picture, read_size
+from acclimate.data.geometry import Geometry
 from acclimate.data.layouts import Sample, arrange, find
 from acclimate.errors import UserError
 from acclimate.files import expanded
+
+T = TypeVar("T")
 
 __all__ = [
     "ImageSet",
@@ -39,9 +44,14 @@ class ImageSet:
         """uint8 HWC RGB, upright. Raises `UserError` for a broken file."""
         return read_image(self.samples[index].image)
 
-    def read(self, index: int) -> tuple[int, np.ndarray]:
-        """An image, and the index that it has: another than asked for only in a set that forgives broken files."""
-        return index, self.image(index)
+    def views(self, index: int, *views: Geometry) -> list[np.ndarray]:
+        """What views show of an image, uint8 HWC RGB; decoded only as far down as they reach. Raises as `image`."""
+        picture = read_picture(self.samples[index].image, max(view.reach()[0].stop for view in views))
+        return [view.image(picture) for view in views]
+
+    def read(self, index: int, task: Callable[[int], T]) -> T:
+        """What a task makes of an image: of another than that of ``index`` only in a set that forgives broken files."""
+        return task(index)
 
     def size(self, index: int) -> tuple[int, int]:
         """Height and width of `image`, read from the file's header alone."""
@@ -66,6 +76,16 @@ class LabelledSet(ImageSet):
             UserError: a broken file, values that the label table does not know, or another size.
         """
         return self.translate(index, self.raw(index))
+
+    def label_view(self, index: int, view: Geometry) -> np.ndarray:
+        """What a view shows of `label`; only the part that it looks at is decoded, translated, and can be wrong."""
+        rows, columns = view.reach()
+        raw = read_label(self._file(index), self.table.by_colour, rows.stop)
+        if raw.shape[:2] != view.image_hw:
+            return view.label(self.label(index))
+        label_HW = np.full(view.image_hw, labels.IGNORE, np.uint8)
+        label_HW[rows, columns] = self.table.encode(raw[rows, columns], self._file(index))
+        return view.label(label_HW)
 
     def raw(self, index: int) -> np.ndarray:
         """What the label file holds, ids HW or colours HW3; raises `UserError` for a broken file."""

@@ -20,6 +20,8 @@ _BROKEN = (
     AssertionError, NotImplementedError, RecursionError, struct.error, zlib.error,
 )  # fmt: skip
 
+_LAST_CHUNK = b"\0\0\0\0IEND\xaeB\x60\x82"  # of every PNG file
+
 
 def read_image(path: str | Path) -> np.ndarray:
     """An image file of any mode as uint8 HWC RGB, turned upright as its EXIF orientation says.
@@ -29,17 +31,32 @@ def read_image(path: str | Path) -> np.ndarray:
     Raises:
         UserError: the file is missing, empty, truncated or not an image.
     """
+    return np.array(read_picture(path))
+
+
+def read_picture(path: str | Path, rows: int | None = None) -> Image.Image:
+    """The same as a picture of Pillow's; with ``rows`` no more than so many from the top need hold anything.
+
+    A PNG file is decoded no further than that; then other damage further down than a missing end is not noticed.
+
+    Raises:
+        UserError: as `read_image`.
+    """
     path = Path(path)
     with _opened(path) as file:
         if file.mode == "F":
             raise UserError(f"{path}: floating-point pixels have no known range; save the image with 8 bits")
-        image = ImageOps.exif_transpose(file) if _orientation(file) else file
+        turned = _orientation(file)
+        if rows is not None and not turned:
+            _decode_top(file, rows)
+        image = ImageOps.exif_transpose(file) if turned else file
         if image.mode.startswith("I"):
             grey_HW = (np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8)
-            return np.repeat(grey_HW[..., None], 3, axis=2)
+            return Image.fromarray(np.repeat(grey_HW[..., None], 3, axis=2))
         if "transparency" in image.info:
             image = image.convert("RGBA")
-        return np.array(image.convert("RGB"))
+        image.load()
+        return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def read_size(path: str | Path) -> tuple[int, int]:
@@ -49,12 +66,12 @@ def read_size(path: str | Path) -> tuple[int, int]:
         return (width, height) if _orientation(image) >= 5 else (height, width)
 
 
-def read_label(path: Path, by_colour: bool) -> np.ndarray:
+def read_label(path: Path, by_colour: bool, rows: int | None = None) -> np.ndarray:
     """Raw values of a label file: ids HW, or colours uint8 HW3.
 
     Palette files give their indices, or their palette's colours if ``by_colour``. Of 16-bit files with several
     channels (SYNTHIA: class and instance) the first channel is the id, all 16 bits of it. A file that does not
-    hold what is asked for is returned as it is.
+    hold what is asked for is returned as it is. ``rows``: as in `read_picture`.
 
     Raises:
         UserError: as `read_image`.
@@ -63,6 +80,8 @@ def read_label(path: Path, by_colour: bool) -> np.ndarray:
         rawmode = str(image.tile[0].args) if image.format == "PNG" and image.tile else ""
         if not by_colour and rawmode in ("LA;16B", "RGB;16B", "RGBA;16B"):
             return _first_channel_16(path, image, rawmode)
+        if rows is not None:
+            _decode_top(image, rows)
         if rawmode in ("L;2", "L;4"):  # Pillow stretches these to 0 … 255
             return np.asarray(image) // (85 if rawmode == "L;2" else 17)
         if image.mode == "1":
@@ -73,6 +92,24 @@ def read_label(path: Path, by_colour: bool) -> np.ndarray:
             return np.array(image.convert("RGB"))
         raw = np.array(image)
         return raw[..., 0] if image.mode in ("LA", "PA") else raw[..., :3] if raw.ndim == 3 else raw
+
+
+def _decode_top(image: ImageFile.ImageFile, rows: int) -> None:
+    """Decode so many rows of a plain PNG from the top; leaves other files alone, and those that were cut off."""
+    plain = image.format == "PNG" and len(image.tile) == 1 and "interlace" not in image.info
+    if plain and rows < image.height and not getattr(image, "is_animated", False) and _ends_well(image):
+        image.tile = [image.tile[0]._replace(extents=(0, 0, image.width, max(rows, 1)))]
+        image.load()
+
+
+def _ends_well(png: ImageFile.ImageFile) -> bool:
+    """Whether the last chunk is there, as in most files that are damaged at all it is not."""
+    assert png.fp is not None
+    here = png.fp.tell()
+    png.fp.seek(-len(_LAST_CHUNK), os.SEEK_END)
+    whole = png.fp.read() == _LAST_CHUNK
+    png.fp.seek(here)
+    return whole
 
 
 def _first_channel_16(path: Path, image: ImageFile.ImageFile, rawmode: str) -> np.ndarray:

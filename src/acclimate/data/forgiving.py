@@ -8,15 +8,14 @@ still a function of its key and of the files alone, whichever process prepares i
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from acclimate import recipe
-from acclimate.data.datasets import ImageSet, open_images
-from acclimate.data.decode import read_image
+from acclimate.data.datasets import ImageSet, T, open_images
 from acclimate.errors import UserError
 from acclimate.files import read_json, write_json
 
@@ -54,10 +53,10 @@ class ForgivingSet(ImageSet):
     """Where those that broke are put on record, by all processes of the run."""
 
     def image(self, index: int) -> np.ndarray:
-        return self.read(index)[1]
+        return self.read(index, super().image)
 
-    def read(self, index: int) -> tuple[int, np.ndarray]:
-        """The image at the index or, if that is broken, at the next index (around the end) that is not.
+    def read(self, index: int, task: Callable[[int], T]) -> T:
+        """The task done with the index or, if that image is broken, the next index (around the end) that is not.
 
         Raises:
             UserError: more are broken than `allowed`.
@@ -65,7 +64,7 @@ class ForgivingSet(ImageSet):
         for step in range(allowed(len(self)) + 1):
             place = (index + step) % len(self)
             try:
-                return place, read_image(self.samples[place].image)
+                return task(place)
             except UserError as error:
                 self._note(place, error)
         raise AssertionError("more are on record than allowed")

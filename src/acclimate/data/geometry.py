@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from acclimate.devices import upload
 from acclimate.errors import UserError
 from acclimate.labels import IGNORE
 
@@ -164,16 +165,24 @@ class Geometry:
         # Rounding noise of the inverse would make pictures that only move by whole pixels off by one grey level.
         return (np.linalg.inv(other.array) @ self.array).round(10)
 
-    def image(self, image_HWC: np.ndarray) -> np.ndarray:
+    def reach(self) -> tuple[slice, slice]:
+        """The rows and columns of the image file that `image` and `label` look at; all others may be missing."""
+        if self.parent is not None:
+            return self.parent.reach()
+        _, rows = _span(self.array[1, 1], self.array[1, 2], self.view_hw[0], self.image_hw[0])
+        _, columns = _span(self.array[0, 0], self.array[0, 2], self.view_hw[1], self.image_hw[1])
+        return _widened(rows, self.array[1, 1], self.image_hw[0]), _widened(columns, self.array[0, 0], self.image_hw[1])
+
+    def image(self, image: np.ndarray | Image.Image) -> np.ndarray:
         """The view's picture, uint8 HWC, out of the image file's; antialiased, `FILL` where nothing is seen."""
         if self.parent is not None:
-            return self.image_from_parent(self.parent.image(image_HWC))
-        return _resized(image_HWC, self.array, self.view_hw)
+            return self.image_from_parent(self.parent.image(image))
+        return _resized(_picture(image), self.array, self.view_hw)
 
-    def image_from_parent(self, parent_HWC: np.ndarray) -> np.ndarray:
+    def image_from_parent(self, parent: np.ndarray | Image.Image) -> np.ndarray:
         """The view's picture, uint8 HWC, out of its parent's picture."""
         assert self.parent is not None
-        view_HWC = _warped(parent_HWC, self.relative_to(self.parent), self.view_hw, Image.Resampling.BILINEAR, FILL)
+        view_HWC = _moved(_picture(parent), self.relative_to(self.parent), self.view_hw)
         if self.cutout is not None:
             y0, x0, y1, x1 = self.cutout
             view_HWC[y0:y1, x0:x1] = FILL
@@ -181,7 +190,7 @@ class Geometry:
 
     def label(self, label_HW: np.ndarray, fill: int = IGNORE) -> np.ndarray:
         """The view's labels, uint8 HW, out of the image file's, in one step by nearest pixel."""
-        label = _warped(label_HW, self.array, self.view_hw, Image.Resampling.NEAREST, fill)
+        label = _warped(_picture(label_HW), self.array, self.view_hw, Image.Resampling.NEAREST, fill)
         return label if self.parent is None else np.where(self.visible(), label, np.uint8(fill))
 
     def soft(self, soft_Khw: np.ndarray, scaled_hw: Size, grid: Grid, view_grid: Grid) -> Tensor:
@@ -221,7 +230,9 @@ def enlarge(maps_BChw: Tensor, grid: Grid, size_hw: Size, stride: int = 1) -> Te
     if grid.corners:
         return F.interpolate(maps_BChw, (rows, columns), mode="bilinear", align_corners=True)
     enlarged = F.interpolate(maps_BChw, scale_factor=grid.stride / stride, mode="bilinear", align_corners=False)
-    return enlarged[..., :rows, :columns]  # the last cells may reach beyond the picture
+    if enlarged.shape[-2:] == (rows, columns):  # slicing all the same would cost the backward pass a copy
+        return enlarged
+    return enlarged[..., :rows, :columns]  # the last cells reach beyond the picture
 
 
 def resample(
@@ -244,16 +255,16 @@ def resample(
     Returns:
         (B, C, cells of ``new``) in the maps' type.
     """
-    pixels_Bhw2 = _look_up(matrix_B33.float(), new)
+    x_Bhw, y_Bhw = _look_up(matrix_B33.float(), new).unbind(-1)
     (height, width), grid = old
-    reach = pixels_Bhw2.new_tensor([grid.reach(width), grid.reach(height)])
-    inside_Bhw = ((pixels_Bhw2 >= 0) & (pixels_Bhw2 < reach)).all(-1)
-    cell_Bhw2 = torch.stack([grid.index(pixels_Bhw2[..., 0], width), grid.index(pixels_Bhw2[..., 1], height)], dim=-1)
-    extent = cell_Bhw2.new_tensor([maps_BCHW.shape[3], maps_BCHW.shape[2]])
+    inside_Bhw = (x_Bhw >= 0) & (x_Bhw < grid.reach(width)) & (y_Bhw >= 0) & (y_Bhw < grid.reach(height))
+    rows, columns = maps_BCHW.shape[2:]
+    x_Bhw = (grid.index(x_Bhw, width) + 0.5) / columns * 2 - 1
+    y_Bhw = (grid.index(y_Bhw, height) + 0.5) / rows * 2 - 1
     maps = maps_BCHW if maps_BCHW.is_floating_point() else maps_BCHW.float()
     # "border", not "zeros": the outermost half cell would otherwise fade towards zero.
     out_BChw = F.grid_sample(
-        maps, ((cell_Bhw2 + 0.5) / extent * 2 - 1).to(maps.dtype), mode, padding_mode="border", align_corners=False
+        maps, torch.stack([x_Bhw, y_Bhw], dim=-1).to(maps.dtype), mode, padding_mode="border", align_corners=False
     )
     return out_BChw.masked_fill(~inside_Bhw[:, None], fill).to(maps_BCHW.dtype)
 
@@ -261,8 +272,9 @@ def resample(
 def _look_up(matrix_B33: Tensor, new: tuple[Size, Grid]) -> Tensor:
     """(B, h, w, 2): pixels (x, y) of the old view at the centres of the new view's cells."""
     (height, width), grid = new
-    x, y = (torch.from_numpy(grid.centres(side)).to(matrix_B33) for side in (width, height))
-    points_hw3 = torch.stack([*torch.meshgrid(x, y, indexing="xy"), torch.ones(len(y), len(x)).to(x)], dim=-1)
+    centres = (torch.from_numpy(grid.centres(side)).to(matrix_B33.dtype) for side in (width, height))
+    x, y = (upload(centre, matrix_B33.device) for centre in centres)
+    points_hw3 = torch.stack([*torch.meshgrid(x, y, indexing="xy"), x.new_ones(len(y), len(x))], dim=-1)
     return torch.einsum("hwj,bij->bhwi", points_hw3, matrix_B33[:, :2])
 
 
@@ -280,27 +292,49 @@ def _within(x: np.ndarray, y: np.ndarray, box: tuple[int, int, int, int]) -> np.
     return (x >= x0) & (x < x1) & (y >= y0) & (y < y1)
 
 
-def _warped(picture: np.ndarray, matrix: np.ndarray, hw: Size, how: Image.Resampling, fill: int) -> np.ndarray:
-    """Uint8 HW or HWC picture under any affine map, at about the same scale (no antialiasing)."""
-    size, colour = (hw[1], hw[0]), fill if picture.ndim == 2 else (fill,) * 3
+def _picture(image: np.ndarray | Image.Image) -> Image.Image:
+    return image if isinstance(image, Image.Image) else Image.fromarray(image)
+
+
+def _warped(picture: Image.Image, matrix: np.ndarray, hw: Size, how: Image.Resampling, fill: int) -> np.ndarray:
+    """Uint8 HW or HWC of a picture under any affine map, at about the same scale (no antialiasing)."""
+    colour = fill if picture.mode == "L" else (fill,) * 3
     coefficients = matrix.ravel()[:6].tolist()
-    image = Image.fromarray(picture)
-    return np.array(image.transform(size, Image.Transform.AFFINE, coefficients, how, fillcolor=colour))
+    return np.array(picture.transform((hw[1], hw[0]), Image.Transform.AFFINE, coefficients, how, fillcolor=colour))
 
 
-def _resized(image_HWC: np.ndarray, matrix: np.ndarray, hw: Size) -> np.ndarray:
-    """Uint8 HWC picture under an axis-aligned map: only the part that is seen is resized, antialiased."""
-    canvas = np.full((*hw, 3), FILL, dtype=np.uint8)
-    rows, top, bottom = _span(matrix[1, 1], matrix[1, 2], hw[0], image_HWC.shape[0])
-    columns, left, right = _span(matrix[0, 0], matrix[0, 2], hw[1], image_HWC.shape[1])
+def _moved(picture: Image.Image, matrix: np.ndarray, hw: Size) -> np.ndarray:
+    """Uint8 HWC of a picture of ``hw`` pixels under any affine map, bilinear, `FILL` where it has nothing."""
+    if np.array_equal(matrix, np.eye(3)):  # what the look-up of every pixel would give, too
+        return np.array(picture)
+    if np.array_equal(matrix, affine("flip", 0, hw)):
+        return np.array(picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT))
+    return _warped(picture, matrix, hw, Image.Resampling.BILINEAR, FILL)
+
+
+def _resized(image: Image.Image, matrix: np.ndarray, hw: Size) -> np.ndarray:
+    """Uint8 HWC of a picture under an axis-aligned map: only the part that is seen is resized, antialiased."""
+    rows, (top, bottom) = _span(matrix[1, 1], matrix[1, 2], hw[0], image.height)
+    columns, (left, right) = _span(matrix[0, 0], matrix[0, 2], hw[1], image.width)
     size = columns.stop - columns.start, rows.stop - rows.start
+    canvas = Image.new("RGB", (hw[1], hw[0]), (FILL,) * 3)
     if min(size) > 0:
-        image = Image.fromarray(image_HWC)
-        canvas[rows, columns] = np.asarray(image.resize(size, Image.Resampling.BILINEAR, (left, top, right, bottom)))
-    return canvas[:: int(np.sign(matrix[1, 1])), :: int(np.sign(matrix[0, 0]))].copy()
+        seen = image.resize(size, Image.Resampling.BILINEAR, (left, top, right, bottom))
+        canvas.paste(seen, (columns.start, rows.start))
+    if matrix[0, 0] < 0:
+        canvas = canvas.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    if matrix[1, 1] < 0:
+        canvas = canvas.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
+    return np.array(canvas)
 
 
-def _span(scale: float, offset: float, length: int, limit: int) -> tuple[slice, float, float]:
+def _widened(span: tuple[float, float], scale: float, limit: int) -> slice:
+    """The whole pixels of a stretch of the file, and those beside it that antialiasing takes in."""
+    margin = max(abs(scale), 1) + 1
+    return slice(max(math.floor(span[0] - margin), 0), min(math.ceil(span[1] + margin), limit))
+
+
+def _span(scale: float, offset: float, length: int, limit: int) -> tuple[slice, tuple[float, float]]:
     """The view pixels along one axis that show the file's 0 … limit, and which stretch of the file they show.
 
     A mirrored axis (negative scale) is measured from its other end. Where the file ends inside a view
@@ -310,4 +344,4 @@ def _span(scale: float, offset: float, length: int, limit: int) -> tuple[slice, 
         scale, offset = -scale, offset + scale * length
     first, last = (min(max(round((edge - offset) / scale), 0), length) for edge in (0, limit))
     start, stop = (min(max(scale * edge + offset, 0), limit) for edge in (first, last))
-    return slice(first, last), start, stop
+    return slice(first, last), (start, stop)

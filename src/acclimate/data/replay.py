@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from acclimate.data.geometry import affine
+from acclimate.devices import upload
 
 ORDER = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate")
 """In which operations are repeated, after the mirror and before the cutout."""
@@ -69,7 +70,7 @@ def replay(maps_BChw: Tensor, packed_BP: Tensor, stride: int = 4, fill: float = 
     """
     views = [Replay.unpack(packed_P) for packed_P in packed_BP.cpu()]
     height, width = maps_BChw.shape[2:]
-    mirrored_B = torch.tensor([view.mirrored for view in views], device=maps_BChw.device)
+    mirrored_B = upload(torch.tensor([view.mirrored for view in views]), maps_BChw.device)
     # One more channel tells what is still seen: lookups outside give 0.
     seen_B1hw = torch.ones(len(views), 1, height, width, device=maps_BChw.device)
     moved_BChw = torch.cat([maps_BChw.to(torch.promote_types(maps_BChw.dtype, torch.float32)), seen_B1hw], dim=1)

@@ -10,6 +10,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 import numpy as np
@@ -24,6 +25,7 @@ from acclimate.data.geometry import PIXELS, Geometry, Grid, Size, scaled_size
 from acclimate.data.replay import Replay
 from acclimate.data.seeding import generator
 from acclimate.data.softlabels import SoftLabels
+from acclimate.devices import upload
 from acclimate.errors import UserError
 from acclimate.interrupts import ignore
 from acclimate.recipe import Augment, Data
@@ -43,7 +45,19 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Self:
         """The batch on a device."""
-        return type(self)(*(getattr(self, field.name).to(device) for field in dataclasses.fields(self)))
+        return type(self)(*(upload(getattr(self, field.name), device) for field in dataclasses.fields(self)))
+
+    def pin_memory(self) -> Self:
+        """The batch in memory that a GPU can copy from while it computes; a `DataLoader` calls this."""
+        return type(self)(*(getattr(self, field.name).pin_memory() for field in dataclasses.fields(self)))
+
+    def parts(self, count: int) -> list[Self]:
+        """The batch as ``count`` batches of equal size; each has every count-th item.
+
+        Not a run of neighbours: so a part holds the same items if the batch was divided among processes before.
+        """
+        tensors = [getattr(self, field.name) for field in dataclasses.fields(self)]
+        return [type(self)(*(tensor[first::count] for tensor in tensors)) for first in range(count)]
 
 
 @dataclass
@@ -103,13 +117,12 @@ class SourceViews(Dataset[tuple[Tensor, ...]]):
     def __getitem__(self, key: Key) -> tuple[Tensor, ...]:
         epoch, index = key
         rng = generator(self.seed, self.stream, epoch, index)
-        image_HWC, label_HW = self.images.image(index), self.images.label(index)
-        view = sample_weak(image_HWC.shape[:2], self.data, self.augment.flip, rng)
-        crop_HWC = view.image(image_HWC)
+        view = sample_weak(self.images.size(index), self.data, self.augment.flip, rng)
+        (crop_HWC,) = self.images.views(index, view)
         if self.colour is not None:
             own, wanted = self.colour
             crop_HWC = transfer(crop_HWC, Statistics(*own[index]), Statistics(*wanted[rng.integers(len(wanted))]))
-        return _image(crop_HWC), torch.from_numpy(view.label(label_HW)).long()
+        return _image(crop_HWC), torch.from_numpy(self.images.label_view(index, view)).long()
 
     def batch(self, keys: Sequence[Key]) -> SourceBatch:
         """The items of these keys, stacked."""
@@ -143,10 +156,7 @@ class TargetViews(Dataset[tuple[Tensor, ...]]):
 
     def __getitem__(self, key: Key) -> tuple[Tensor, ...]:
         epoch, index = key
-        index, image_HWC = self.images.read(index)
-        rng = generator(self.seed, self.stream, epoch, index)
-        weak = sample_weak(image_HWC.shape[:2], self.data, self.augment.flip, rng)
-        weak_HWC = weak.image(image_HWC)
+        index, rng, weak, (weak_HWC, whole_HWC) = self.images.read(index, partial(self._seen, epoch))
         strong = strong_view(weak_HWC, weak, self.augment, rng) if self.strong else StrongView(weak_HWC, weak, Replay())
         return (
             _image(weak_HWC),
@@ -156,7 +166,7 @@ class TargetViews(Dataset[tuple[Tensor, ...]]):
             torch.from_numpy(strong.geometry.relative_to(weak)).float(),
             torch.from_numpy(strong.geometry.visible(self.grid)),
             strong.replay.pack(),
-            _image(self._whole(image_HWC)),
+            _image(whole_HWC),
             torch.tensor(weak.placed()),
             torch.tensor(index),
         )
@@ -165,18 +175,21 @@ class TargetViews(Dataset[tuple[Tensor, ...]]):
         """The items of these keys, stacked."""
         return TargetBatch.collate([self[key] for key in keys])
 
+    def _seen(self, epoch: int, index: int) -> tuple[int, np.random.Generator, Geometry, list[np.ndarray]]:
+        """All that an image file is asked for: a weak view's picture and that of the whole image, or nothing of it."""
+        image_hw = self.images.size(index)
+        rng = generator(self.seed, self.stream, epoch, index)
+        weak = sample_weak(image_hw, self.data, self.augment.flip, rng)
+        if not self.whole:
+            return index, rng, weak, [*self.images.views(index, weak), np.zeros((0, 0, 0), np.uint8)]
+        whole = Geometry.whole(image_hw, scaled_size(image_hw, self.data.width))
+        return index, rng, weak, self.images.views(index, weak, whole)
+
     def _soft(self, index: int, view: Geometry) -> Tensor:
         if self.soft is None:
             return torch.zeros(0, *self.grid.cells(view.view_hw))
         scaled_hw = scaled_size(view.image_hw, self.data.width)
         return view.soft(self.soft.read(index), scaled_hw, self.soft.grid, self.grid)
-
-    def _whole(self, image_HWC: np.ndarray) -> np.ndarray:
-        """The whole image at scale 1, or nothing of it."""
-        if not self.whole:
-            return image_HWC[:0, :0, :0]
-        image_hw = image_HWC.shape[:2]
-        return Geometry.whole(image_hw, scaled_size(image_hw, self.data.width)).image(image_HWC)
 
 
 ALL = slice(None)
@@ -199,6 +212,7 @@ def loader(
     steps: int,
     workers: int,
     part: slice = ALL,
+    pin: bool = False,
 ) -> Iterator[BatchT]:
     """Batches of the steps ``start_step`` … ``steps`` - 1; step t holds the schedule's positions from t · ``batch`` on.
 
@@ -206,6 +220,7 @@ def loader(
         workers: processes that prepare batches ahead. 0: none; -1: half of the processors, at most 4.
             The batches do not depend on it.
         part: of each batch, which is given: with many processes each has its own.
+        pin: keep batches in memory that a GPU can copy from while it computes.
 
     Raises:
         UserError: from reading a file, also when that happened in a worker.
@@ -217,6 +232,7 @@ def loader(
         num_workers=min(4, (os.cpu_count() or 1) // 2) if workers < 0 else workers,
         collate_fn=_as_it_is,
         worker_init_fn=ignore,
+        pin_memory=pin,
         generator=torch.Generator(),  # the default would draw from the global one
     )
     for result in batches:
@@ -244,4 +260,4 @@ def _as_it_is(batch: Any) -> Any:
 
 
 def _image(picture_HWC: np.ndarray) -> Tensor:
-    return torch.from_numpy(picture_HWC).permute(2, 0, 1).contiguous()
+    return torch.from_numpy(np.ascontiguousarray(picture_HWC.transpose(2, 0, 1)))

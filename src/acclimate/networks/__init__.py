@@ -20,7 +20,7 @@ RESNET101 = "resnet101.tv_in1k"
 
 
 def build(network: recipe.Network, num_classes: int) -> Segmenter:
-    """The network of a recipe with its first weights, in train mode, on the CPU.
+    """The network of a recipe with its first weights, in train mode, on the CPU, channels last.
 
     What starts random (the head, and the backbone with ``weights: none``) comes from torch's global
     generator: call ``torch.manual_seed`` beforehand, inside ``torch.random.fork_rng`` where the
@@ -36,7 +36,7 @@ def build(network: recipe.Network, num_classes: int) -> Segmenter:
         backbone = backbones.create(network.backbone, network.weights)
         built = Light(backbone, num_classes, network.channels, network.dropout)
     built.choices = network
-    return built.to(memory_format=torch.channels_last)
+    return built.lay_out(torch.channels_last)  # a quarter faster on a CPU, and what GPUs prefer
 
 
 def _deeplab(network: recipe.Network, num_classes: int) -> DeepLab:

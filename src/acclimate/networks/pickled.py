@@ -54,7 +54,7 @@ def is_pickled(path: Path) -> bool:
             start = file.read(9)
     except OSError:
         return False
-    header_of_safetensors = start[4:] == b"\0\0\0\0{"
+    header_of_safetensors = b"\0\0\0\0{".startswith(start[4:])  # or what a cut left of it
     return start.startswith((b"PK\x03\x04", b"\x80")) and not header_of_safetensors
 
 

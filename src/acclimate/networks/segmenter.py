@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
@@ -40,6 +40,7 @@ class Segmenter(nn.Module):
         num_classes: K.
         feat_dropped: whether the features given out are those behind the dropout.
         choices: what `build` made it from.
+        layout: order of its values in memory, `lay_out`.
         multiple: sides of the image are padded to a multiple of it, on the right and at the bottom.
     """
 
@@ -63,6 +64,7 @@ class Segmenter(nn.Module):
         self.num_classes, self.channels, self.grid, self.multiple = num_classes, channels, grid, multiple
         self.feat_dropped = False
         self.choices = recipe.Network()
+        self.layout = torch.contiguous_format
         # Not part of the weights: the normalisation follows from the architecture and the backbone's name.
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
@@ -76,14 +78,18 @@ class Segmenter(nn.Module):
         height, width = image_BCHW.shape[-2:]
         if image_BCHW.ndim != 4 or image_BCHW.shape[1] != 3 or min(height, width) < SMALLEST:
             raise ValueError(f"expected shape (B, 3, H, W) with H, W >= {SMALLEST}, found {tuple(image_BCHW.shape)}")
-        # Channels last, as `build` lays out the weights: a quarter faster on a CPU, and what GPUs prefer.
-        x = (image_BCHW.contiguous(memory_format=torch.channels_last) - self.mean) / self.std
+        x = (image_BCHW.contiguous(memory_format=self.layout) - self.mean) / self.std
         # Zero is the mean colour here, and what convolutions see beyond the border anyway.
         x = F.pad(x, (0, -width % self.multiple, 0, -height % self.multiple))
         rows, columns = self.grid.cells((height, width))
         feat_BDhw = self.features(x)[..., :rows, :columns]
         dropped_BDhw = self.drop(feat_BDhw)
         return Features(self.classify(dropped_BDhw), dropped_BDhw if self.feat_dropped else feat_BDhw)
+
+    def lay_out(self, layout: torch.memory_format) -> Self:
+        """Have the weights, and the images that come, in this order in memory; returns the network itself."""
+        self.layout = layout
+        return self.to(memory_format=layout)
 
     @property
     def stride(self) -> int:

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from acclimate import distributed
+from acclimate.devices import upload
 
 
 class MemoryBank(nn.Module):
-    """Ring buffer of features and their pseudo labels, first in, first out (paper section 3.3).
+    """Ring buffer of unit features and their pseudo labels, first in, first out (paper section 3.3).
 
     A push writes in place: nothing grows and nothing is copied but the new rows. With many processes the slots
     are dealt out in turn (slot s lies with process s modulo their number), so that together they hold exactly
@@ -45,15 +46,18 @@ class MemoryBank(nn.Module):
 
     @torch.no_grad()
     def push(self, feat_ND: Tensor, label_N: Tensor) -> None:
-        """Put features and their labels, the same in all processes, in the place of the oldest ones."""
+        """Put features of length 1 and their labels, the same in all processes, in the place of the oldest ones."""
         if self.capacity == 0 or len(label_N) == 0:
             return
         feat_ND, label_N = feat_ND[-self.capacity :], label_N[-self.capacity :]
-        slot_N = (self.pushed + torch.arange(len(label_N), device=label_N.device)) % self.capacity
+        slot_N = (self.pushed + torch.arange(len(label_N))) % self.capacity
         self.pushed += len(label_N)
+        device = label_N.device
         if distributed.count() > 1:
-            mine_N = slot_N % distributed.count() == distributed.rank()
-            slot_N, feat_ND, label_N = slot_N[mine_N] // distributed.count(), feat_ND[mine_N], label_N[mine_N]
+            mine_N = (slot_N % distributed.count() == distributed.rank()).nonzero().squeeze(1)
+            slot_N, mine_N = slot_N[mine_N] // distributed.count(), upload(mine_N, device)
+            feat_ND, label_N = feat_ND[mine_N], label_N[mine_N]
+        slot_N = upload(slot_N, device)
         self.feat_ND[slot_N] = feat_ND.to(self.feat_ND.dtype)
         self.label_N[slot_N] = label_N
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -34,9 +35,9 @@ def reverse_cross_entropy(logits_BKhw: Tensor, label_Bhw: Tensor, ignore: int = 
     """-Σ_k p_k log y_k with log 0 taken as log 1e-4: bounded, hence tolerant of wrong labels (SCE, ICCV 2019)."""
     prob_BKhw = wide(logits_BKhw).softmax(dim=1).clamp(1e-7, 1.0)
     valid_Bhw = label_Bhw != ignore
-    one_hot_BKhw = F.one_hot(label_Bhw.where(valid_Bhw, 0), logits_BKhw.shape[1]).movedim(-1, 1)
-    log_label_BKhw = one_hot_BKhw.to(prob_BKhw.dtype).clamp(1e-4, 1.0).log()
-    return masked_mean(-(prob_BKhw * log_label_BKhw).sum(dim=1), valid_Bhw)
+    of_label_Bhw = prob_BKhw.gather(1, label_Bhw.where(valid_Bhw, 0)[:, None])[:, 0]
+    # log 1 of the label is 0, so that what remains is the other classes' probability.
+    return masked_mean(-math.log(1e-4) * (prob_BKhw.sum(dim=1) - of_label_Bhw), valid_Bhw)
 
 
 def symmetric_cross_entropy(

@@ -12,13 +12,15 @@ from acclimate.selflabel.precision import wide
 
 def similarity(feat_ND: Tensor, proto_KD: Tensor) -> Tensor:
     """Cosine similarities N x K of features (any scale) and prototypes (any scale), in float32."""
-    return F.normalize(wide(feat_ND), dim=-1) @ F.normalize(wide(proto_KD), dim=-1).T
+    return dot_similarity(F.normalize(wide(feat_ND), dim=-1), F.normalize(wide(proto_KD), dim=-1))
 
 
 def similarity_map(feat_BDhw: Tensor, proto_KD: Tensor) -> Tensor:
     """Cosine similarities B x K x h x w of a feature map and prototypes, in float32."""
-    unit_KD = F.normalize(wide(proto_KD), dim=-1)
-    return F.conv2d(F.normalize(wide(feat_BDhw), dim=1), unit_KD[:, :, None, None])
+    feat_BDhw, unit_KD = wide(feat_BDhw), F.normalize(wide(proto_KD), dim=-1)
+    # Divided by the lengths afterwards: K channels instead of D, and no copy of the map is kept for the backward pass.
+    length_B1hw = feat_BDhw.norm(dim=1, keepdim=True).clamp(min=1e-12)
+    return F.conv2d(feat_BDhw, unit_KD[:, :, None, None]) / length_B1hw
 
 
 def cluster_probabilities(feat_BDhw: Tensor, proto_KD: Tensor, temperature: float) -> Tensor:
@@ -26,9 +28,9 @@ def cluster_probabilities(feat_BDhw: Tensor, proto_KD: Tensor, temperature: floa
     return (similarity_map(feat_BDhw, proto_KD) / temperature).softmax(dim=1)
 
 
-def dot_similarity(feat_ND: Tensor, proto_KD: Tensor) -> Tensor:
-    """Products N x K of unit features and prototypes as long as they are, in float32 (official, defect B4)."""
-    return F.normalize(wide(feat_ND), dim=-1) @ wide(proto_KD).T
+def dot_similarity(unit_ND: Tensor, proto_KD: Tensor) -> Tensor:
+    """Products N x K of unit features and prototypes as long as they are, in float32."""
+    return (wide(proto_KD) @ wide(unit_ND).T).T  # a class after the other in memory, as `sinkhorn` takes it fastest
 
 
 class Prototypes(nn.Module):
@@ -59,12 +61,16 @@ class PrototypeMeans:
 
     Averaging within images first keeps a few images full of one class from outweighing the rest. Classes
     with fewer than ``min_pixels`` pixels in an image are skipped there, being noise more often than not.
+
+    The sums stay where the features are, so that no image waits for the one before to leave a GPU.
     """
 
     def __init__(self, classes: int, channels: int, min_pixels: int = 10) -> None:
         self.min_pixels = min_pixels
         self.sum_KD = torch.zeros(classes, channels, dtype=torch.float64)
         self.images_K = torch.zeros(classes, dtype=torch.float64)
+        self.pixels_K = torch.zeros(classes, dtype=torch.float64)
+        """How many pixels this process has seen predicted as each class."""
 
     @torch.no_grad()
     def add(self, feat_BDhw: Tensor, logits_BKhw: Tensor) -> None:
@@ -75,16 +81,20 @@ class PrototypeMeans:
         sum_BKD = member_BKP @ feat_BDhw.float().flatten(2).transpose(1, 2)
         counted_BK = pixels_BK >= self.min_pixels
         mean_BKD = sum_BKD / pixels_BK.clamp(min=1)[..., None] * counted_BK[..., None]
-        self.sum_KD += mean_BKD.sum(dim=0).double().cpu()
-        self.images_K += counted_BK.sum(dim=0).double().cpu()
+        new = (mean_BKD, counted_BK, pixels_BK)
+        own = (self.sum_KD, self.images_K, self.pixels_K)
+        self.sum_KD, self.images_K, self.pixels_K = (
+            total.to(values.device) + values.sum(dim=0).double() for total, values in zip(own, new, strict=True)
+        )
 
     def means(self, fallback_KD: Tensor | None = None) -> Tensor:
         """Prototypes K x D, float32, of all processes' images.
 
         A class never seen takes its row of ``fallback_KD``, or zeros.
         """
-        images_K1 = distributed.total(self.images_K)[:, None]
-        mean_KD = (distributed.total(self.sum_KD) / images_K1.clamp(min=1)).float()
+        # On the CPU: a process without images has its sums there, whatever the others' features lie on.
+        images_K1 = distributed.total(self.images_K.cpu())[:, None]
+        mean_KD = (distributed.total(self.sum_KD.cpu()) / images_K1.clamp(min=1)).float()
         if fallback_KD is None:
             return mean_KD
         return torch.where(images_K1 > 0, mean_KD, fallback_KD.detach().float().cpu())

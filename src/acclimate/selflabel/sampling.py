@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from acclimate.devices import upload
+from acclimate.selflabel.distribution import count_labels
+
 
 def stratified_sample(
     label_P: Tensor, distribution_K: Tensor, count: int, generator: torch.Generator | None = None
@@ -26,21 +29,21 @@ def stratified_sample(
     """
     device, classes = label_P.device, len(distribution_K)
     label_P = torch.where((label_P >= 0) & (label_P < classes), label_P, classes)
-    quota_K = (distribution_K.detach().double().cpu() * count + torch.rand(classes, generator=generator)).floor()
-    order_P = torch.randperm(len(label_P), generator=generator).to(device)
-    shuffled_P = label_P[order_P]
-    by_class_P = shuffled_P.argsort(stable=True)
-    size_K = torch.bincount(shuffled_P, minlength=classes + 1)
-    first_K = size_K.cumsum(0) - size_K
-    class_P = shuffled_P[by_class_P]
-    rank_P = torch.arange(len(label_P), device=device) - first_K[class_P]
-    quota_K = torch.cat([quota_K, quota_K.new_zeros(1)]).to(device)
-    chosen = order_P[by_class_P[rank_P < quota_K[class_P]]]
-    return chosen[torch.randperm(len(chosen), generator=generator).to(device)]
+    # The one thing that is read from the device: the number of pixels found decides all shapes from here on.
+    found_2K = torch.stack([count_labels(label_P, classes), distribution_K.detach().double()]).cpu()
+    size_K, share_K = found_2K.unbind()
+    quota_K = (share_K * count + torch.rand(classes, generator=generator)).floor()
+    order_P = upload(torch.randperm(len(label_P), generator=generator), device)
+    by_class_P = order_P[label_P[order_P].argsort(stable=True)]
+    first_K, taken_K = size_K.cumsum(0) - size_K, torch.minimum(size_K, quota_K)
+    ranges = [torch.arange(int(taken)) + int(first) for first, taken in zip(first_K, taken_K, strict=True)]
+    place_N = torch.cat(ranges)
+    place_N = place_N[torch.randperm(len(place_N), generator=generator)]
+    return by_class_P[upload(place_N, device)]
 
 
 def uniform_sample(label_P: Tensor, classes: int, count: int, generator: torch.Generator | None = None) -> Tensor:
     """Indices of ``count`` pixels (or all, if fewer) with a label in 0 … classes-1, each equally likely."""
     candidates = ((label_P >= 0) & (label_P < classes)).nonzero().squeeze(1)
     order = torch.randperm(len(candidates), generator=generator)[:count]
-    return candidates[order.to(candidates.device)]
+    return candidates[upload(order, candidates.device)]

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from acclimate import distributed, recipe
+from acclimate.devices import upload
 from acclimate.selflabel import (
     MemoryBank,
     Prototypes,
@@ -71,7 +72,7 @@ class Clusters(nn.Module):
         misplaced_BP = distributed.gather_rows(self.misplace(label_Bhw, feat_BDhw)[:, : self.stage.pixels].contiguous())
         cells = feat_BDhw.shape[2] * feat_BDhw.shape[3]
         chosen = [
-            torch.randperm(cells)[: self.stage.pixels].to(label_Bhw.device) + image * cells
+            upload(torch.randperm(cells)[: self.stage.pixels], label_Bhw.device) + image * cells
             for image in range(len(misplaced_BP))
         ]
         return _pixels(feat_BDhw, logits_BKhw, chosen, list(misplaced_BP))
@@ -115,7 +116,7 @@ class Clusters(nn.Module):
             return feat_BDhw.sum() * 0
         label_N = torch.cat([everyones_BP[image][places] for image, places in zip(images, chosen, strict=True)])
         rows_N = torch.cat([places + image * cells for image, places in zip(images, chosen, strict=True)])
-        feat_ND = distributed.fetch(_rows(feat_BDhw), rows_N)
+        feat_ND = distributed.fetch(feat_BDhw, rows_N)
         return contrast(feat_ND, label_N, self.bank.features(), self.bank.labels(), self.stage.temperature)
 
     def _choose(self, label_P: Tensor, images: int) -> Tensor:
@@ -130,8 +131,11 @@ class Clusters(nn.Module):
         return sinkhorn(current_NK, shares_K, self.stage.epsilon, self.stage.sinkhorn_iterations, remembered_MK)
 
     def _bank_scores(self) -> Tensor:
-        scored = similarity if self.stage.bank_scores == "cosine" else dot_similarity
-        return scored(self._remembered(self.bank), self.prototypes.weight_KD.detach())
+        """Of what the bank remembers, which has length 1 already: it is far too much to be measured in each step."""
+        proto_KD = self.prototypes.weight_KD.detach()
+        if self.stage.bank_scores == "cosine":
+            proto_KD = F.normalize(proto_KD, dim=1)
+        return dot_similarity(self._remembered(self.bank), proto_KD)
 
     def _remembered(self, bank: MemoryBank) -> Tensor:
         return bank.features() if self._ready(bank) else bank.features()[:0]
@@ -144,12 +148,5 @@ class Clusters(nn.Module):
 def _pixels(feat_BDhw: Tensor, logits_BKhw: Tensor, chosen: list[Tensor], labels: list[Tensor]) -> list[Pixels]:
     """Groups of the chosen rows of all processes' maps."""
     lengths = [len(chosen_N) for chosen_N in chosen]
-    feat, logits = (
-        distributed.fetch(_rows(maps), torch.cat(chosen)).split(lengths) for maps in (feat_BDhw, logits_BKhw)
-    )
+    feat, logits = (distributed.fetch(maps, torch.cat(chosen)).split(lengths) for maps in (feat_BDhw, logits_BKhw))
     return [Pixels(*group) for group in zip(feat, logits, labels, strict=True)]
-
-
-def _rows(maps_BChw: Tensor) -> Tensor:
-    """Maps as one row per cell, (B h w) x C."""
-    return maps_BChw.movedim(1, -1).flatten(0, 2)

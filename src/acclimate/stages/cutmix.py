@@ -11,6 +11,7 @@ from torch import Tensor
 from acclimate import distributed
 from acclimate.data.geometry import Grid
 from acclimate.data.views import SourceBatch
+from acclimate.devices import upload
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Patches:
         """Labels in the grid's cells with the source's (taken at the centres of the cells) pasted in."""
         label_BHW = self.source.label_BHW
         rows, columns = (
-            torch.from_numpy(self.grid.centres(pixels)).long().clamp(max=pixels - 1).to(label_BHW.device)
+            upload(torch.from_numpy(self.grid.centres(pixels)).long().clamp(max=pixels - 1), label_BHW.device)
             for pixels in label_BHW.shape[1:]
         )
         return torch.where(self.pasted_Bhw, label_BHW[:, rows][:, :, columns], label_Bhw)
@@ -62,4 +63,4 @@ def draw_patches(
     inside_h = (y >= y0[:, None, None]) & (y < (y0 + size_h)[:, None, None])
     inside_w = (x >= x0[:, None, None]) & (x < (x0 + size_w)[:, None, None])
     pasted_Bhw = inside_h & inside_w & (chance < probability)[:, None, None]
-    return Patches(source, pasted_Bhw.to(source.image_BCHW.device), drawn_B, grid)
+    return Patches(source, upload(pasted_Bhw, source.image_BCHW.device), drawn_B, grid)

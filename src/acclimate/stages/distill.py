@@ -9,6 +9,7 @@ from acclimate import recipe
 from acclimate.data.views import SourceBatch, TargetBatch
 from acclimate.labels import IGNORE
 from acclimate.networks import Segmenter
+from acclimate.networks.execution import arrange
 from acclimate.selflabel import cross_entropy, kl_divergence, official_distillation
 from acclimate.stages.carry import Carrier
 from acclimate.stages.task import Task, optimizer_for
@@ -31,6 +32,8 @@ class DistillTask(Task):
         self.optimizers = [optimizer_for(self)]
         self.carrier = Carrier(choices.augment, self.grid)
         self.live = [live_teacher] if live_teacher else []  # in a list: no part of the state that is saved
+        for teacher in self.live:
+            arrange(teacher, choices.network)
 
     def step(self, batch: tuple[SourceBatch, TargetBatch]) -> dict[str, Tensor]:
         source, target = batch

@@ -11,8 +11,9 @@ from torch import Tensor
 from acclimate import distributed
 from acclimate.data.datasets import ImageSet
 from acclimate.data.softlabels import SoftLabels
-from acclimate.inference import forward_image
+from acclimate.inference import Shown, cells, prepare
 from acclimate.networks import Segmenter
+from acclimate.overlap import ahead, behind
 from acclimate.selflabel import PrototypeMeans
 
 
@@ -44,14 +45,21 @@ def label_target(
         progress: called with the number of images done.
     """
     means = PrototypeMeans(network.num_classes, network.channels)
-    count_K = torch.zeros(network.num_classes, dtype=torch.float64)
-    for done, index in enumerate(distributed.share(range(len(images))), start=1):
-        prob_Khw, feat_Dhw = forward_image(network, images.image(index), store.width, flip)
+    own = distributed.share(range(len(images)))
+
+    def read(index: int) -> Shown:
+        return prepare(network.grid, images.image(index), store.width)
+
+    def write(index: int, prob_Khw: Tensor) -> None:
         store.write(index, prob_Khw.cpu().numpy())
-        means.add(feat_Dhw[None], prob_Khw[None])
-        count_K += torch.bincount(prob_Khw.argmax(dim=0).flatten(), minlength=len(count_K)).double().cpu()
-        progress(min(done * distributed.count(), len(images)))
-    count_K = distributed.total(count_K)
+
+    with behind() as later:
+        for done, (index, shown) in enumerate(zip(own, ahead(read, own), strict=True), start=1):
+            prob_Khw, feat_Dhw = cells(network, shown, flip)
+            later(write, index, prob_Khw)
+            means.add(feat_Dhw[None], prob_Khw[None])
+            progress(min(done * distributed.count(), len(images)))
+    count_K = distributed.total(means.pixels_K.cpu())
     initial = Initial(count_K / count_K.sum(), means.means(network.directions()))
     if distributed.is_main():  # all have written theirs: the sums have met
         store.finish()

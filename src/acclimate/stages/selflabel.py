@@ -81,7 +81,7 @@ class SelfLabelTask(Task):
         if stage.weight_target or stage.weight_uniform:
             terms |= self._target_losses(studied.learned, rectified, target, patches)
         if stage.weight_consistency:
-            terms["consistency"] = self._consistency(taught, studied.strong, target, patches)
+            terms["consistency"] = self._consistency(taught, rectified, studied.strong, target, patches)
         if stage.weight_selflabel or stage.weight_logits:
             terms |= self._self_labelling(taught, rectified)
         if stage.weight_contrast:
@@ -141,11 +141,15 @@ class SelfLabelTask(Task):
             terms["uniform"] = uniform_regulariser(logits_BKhw)
         return terms
 
-    def _consistency(self, taught: Taught, on_strong: Features, target: TargetBatch, patches: Patches) -> Tensor:
+    def _consistency(
+        self, taught: Taught, rectified: Rectified, on_strong: Features, target: TargetBatch, patches: Patches
+    ) -> Tensor:
         """KL of the clusters the teacher finds on the weak view and the student on the strong one (paper Eq. 14)."""
         temperature, average_KD = self.stage.temperature, self.clusters.prototypes.average_KD
         with torch.no_grad():
-            prob_BKhw = cluster_probabilities(taught.weak.feat_BDhw, average_KD, temperature)
+            prob_BKhw = rectified.weight_BKhw  # the very clusters that corrected the labels
+            if not self.stage.rectify:
+                prob_BKhw = cluster_probabilities(taught.weak.feat_BDhw, average_KD, temperature)
             prob_BKhw = self.carrier.probabilities(prob_BKhw, target)
             valid_Bhw = self.carrier.valid(target)
             if self.stage.target_view == "strong":

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from acclimate import distributed, recipe
 from acclimate.data.geometry import Grid, enlarge
 from acclimate.networks import Average, Features, Segmenter
+from acclimate.networks.execution import arrange
 from acclimate.selflabel.precision import wide
 
 
@@ -34,6 +35,8 @@ class Task(nn.Module):
         self.student = student
         section = choices.optimizer
         self.average = Average(student, section.ema, section.average == "ramped", noisy_teacher)
+        arrange(student, choices.network)
+        arrange(self.teacher, choices.network, one_size=choices.selflabel.teacher_view == "weak")
         self.choices = choices
         self.lr = stage.lr or section.lr
         self.head_lr = self.lr * (stage.head_factor or section.head_factor)
@@ -88,7 +91,8 @@ class Task(nn.Module):
     def to_pixels(self, maps_BChw: Tensor, label_BHW: Tensor) -> Tensor:
         """The student's maps at the pixels of the labels, as float32 at least."""
         height, width = label_BHW.shape[-2:]
-        return enlarge(wide(maps_BChw), self.student.grid, (height, width))
+        # A class after the other, as a softmax over classes takes it: it would copy the large maps, not these.
+        return enlarge(wide(maps_BChw).contiguous(), self.student.grid, (height, width))
 
 
 def optimizer_for(task: Task, extra: list[dict[str, Any]] | None = None) -> torch.optim.Optimizer:
@@ -99,6 +103,7 @@ def optimizer_for(task: Task, extra: list[dict[str, Any]] | None = None) -> torc
         {"params": list(task.student.head_parameters()), "lr": task.head_lr},
     ]
     groups += extra or []
+    # Fused: one pass over weights, gradients and moments instead of four to ten.
     if section.name == "sgd":
-        return torch.optim.SGD(groups, momentum=section.momentum, weight_decay=section.weight_decay)
-    return torch.optim.AdamW(groups, weight_decay=section.weight_decay)
+        return torch.optim.SGD(groups, momentum=section.momentum, weight_decay=section.weight_decay, fused=True)
+    return torch.optim.AdamW(groups, weight_decay=section.weight_decay, fused=True)

@@ -42,7 +42,9 @@ class WarmupTask(Task):
         if self.weight:
             self.discriminator = Discriminator(student.num_classes)
             parameters = self.discriminator.parameters()
-            self.optimizers.append(torch.optim.Adam(parameters, lr=stage.discriminator_lr, betas=(0.9, 0.99)))
+            self.optimizers.append(
+                torch.optim.Adam(parameters, lr=stage.discriminator_lr, betas=(0.9, 0.99), fused=True)
+            )
 
     def step(self, batch: tuple[SourceBatch, TargetBatch]) -> dict[str, Tensor]:
         source, target = batch

@@ -1,0 +1,63 @@
+"""Pairs of domains with a budget: every variant of a setting has the same data, iterations and batch sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from acclimate.data import streets
+
+STAGE_1 = ("distill.rounds=0",)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is adapted from and to, and how long it may take."""
+
+    about: str
+    recipe: str
+    budget: tuple[str, ...]
+    """``key=value`` choices over the recipe that make it short enough."""
+    folders: Callable[[Folders], list[str]]
+    """The data, as choices of the recipe."""
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where the pictures lie."""
+
+    out: Path
+    """The built-in benchmark is drawn there."""
+    renders: Path | None
+    """Rendered streets with Cityscapes ids."""
+    photos: Path | None
+    """CamVid as SegNet's authors lay it out."""
+
+
+def drawn(folders: Folders) -> list[str]:
+    """The built-in benchmark, drawn once."""
+    root = folders.out / "streets"
+    streets.write(root)
+    return [f"data.{role}.path={root / role}" for role in ("source", "target", "val", "ceiling")]
+
+
+def camvid(folders: Folders) -> list[str]:
+    """Rendered streets to CamVid's photographs; labels of the train photographs are the ceiling's alone."""
+    if folders.renders is None or folders.photos is None:
+        raise SystemExit("settings of CamVid need --renders DIR (ids of Cityscapes) and --photos DIR (CamVid)")
+    choices = ["data.classes=camvid11", f"data.source.path={folders.renders}", "data.source.ids=cityscapes"]
+    choices += [f"data.{role}.path={folders.photos}" for role in ("target", "val", "ceiling")]
+    choices += [f"data.{role}.layout=camvid" for role in ("target", "val", "ceiling")]
+    return [*choices, "data.ceiling.labels=trainannot_for_ceiling_only"]
+
+
+SETTINGS = {
+    "demo": Setting("the built-in benchmark, recipe demo", "demo", (), drawn),
+    "demo-stage-1": Setting("the built-in benchmark, recipe demo to stage 1", "demo", STAGE_1, drawn),
+    "camvid": Setting("renders to CamVid, recipe laptop", "laptop", (), camvid),
+    "camvid-stage-1": Setting(
+        "renders to CamVid, recipe laptop to stage 1 with 250 of its iterations", "laptop",
+        (*STAGE_1, "selflabel.iterations=250", "data.ceiling.path="), camvid,
+    ),
+}  # fmt: skip

@@ -1,0 +1,158 @@
+"""From finished runs to tables and to the goals of the benchmark."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.adaptation.settings import SETTINGS
+from benchmarks.adaptation.variants import OURS, VARIANTS
+
+TAIL = 0.02
+"""Classes with a smaller share of the target's pixels."""
+
+
+@dataclass(frozen=True)
+class Story:
+    """What a finished run came to."""
+
+    setting: str
+    variant: str
+    seed: int
+    minutes: float
+    """Of all that was not taken over from another run."""
+    peak_mb: int
+    stages: list[dict[str, Any]]
+    """``results.json`` of the run."""
+
+    def of(self, stage: str) -> dict[str, Any] | None:
+        """A stage's scores."""
+        return next((row for row in self.stages if row["name"] == stage), None)
+
+    @property
+    def adapted(self) -> dict[str, Any]:
+        """Scores of the run's model: that of the chosen stage."""
+        return next(row for row in self.stages if row.get("chosen"))
+
+
+def adapted_miou(story: Story) -> float:
+    """Of the adapted model, in percent."""
+    return 100 * story.adapted["mean_iou"]
+
+
+def mean_of(row: dict[str, Any], tail: bool) -> float:
+    """Mean IoU, in percent, of the classes in the tail of the target's distribution, or of the others."""
+    total = sum(row["pixels"].values())
+    values = [100 * iou for name, iou in row["iou"].items()
+              if iou is not None and (row["pixels"][name] < TAIL * total) == tail]  # fmt: skip
+    return statistics.mean(values) if values else math.nan
+
+
+def gap_closed(story: Story) -> float | None:
+    """How far the adapted model came on the way from source-only to the ceiling, in percent."""
+    source, ceiling = story.of("source"), story.of("ceiling")
+    if source is None or ceiling is None:
+        return None
+    whole = ceiling["mean_iou"] - source["mean_iou"]
+    return 100 * (story.adapted["mean_iou"] - source["mean_iou"]) / whole
+
+
+def markdown(stories: Iterable[Story]) -> str:
+    """A table of stages and a table of variants for each setting."""
+    stories = list(stories)
+    parts = []
+    for name, setting in SETTINGS.items():
+        if here := [story for story in stories if story.setting == name]:
+            parts += [f"## {name}: {setting.about}", stages_table(here), variants_table(here)]
+    return "\n\n".join(["# Adaptation, measured", *parts]) + "\n"
+
+
+def stages_table(stories: list[Story]) -> str:
+    """Of `ours`: each stage's mIoU, mean of the tail, mean of the others."""
+    ours = [story for story in stories if story.variant == OURS]
+    titles = {row["name"]: row["title"] for story in ours for row in story.stages}
+    lines = ["| ours | mIoU, % | tail | others | minutes |", "|---|---:|---:|---:|---:|"]
+    for name, title in titles.items():
+        rows = [row for story in ours if (row := story.of(name))]
+        values = [
+            [100 * row["mean_iou"] for row in rows],
+            *([mean_of(row, tail) for row in rows] for tail in (True, False)),
+        ]
+        cells = [*map(spread, values), spread([row["minutes"] for row in rows])]
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def variants_table(stories: list[Story]) -> str:
+    """Each variant's adapted model, and the difference to ours over the seeds that both have."""
+    lines = ["| variant | seeds | mIoU, % | to ours | tail | others | gap closed, % | minutes | peak, GB |",
+             "|---|---:|---:|---:|---:|---:|---:|---:|---:|"]  # fmt: skip
+    for variant in VARIANTS:
+        if not (own := [story for story in stories if story.variant == variant]):
+            continue
+        shares = [share for story in own if (share := gap_closed(story)) is not None]
+        cells = [
+            variant, f"{len(own)}", spread(list(map(adapted_miou, own))),
+            spread(paired(stories, variant, OURS, adapted_miou), "+") if variant != OURS else "",
+            spread([mean_of(story.adapted, tail=True) for story in own]),
+            spread([mean_of(story.adapted, tail=False) for story in own]),
+            spread(shares), spread([story.minutes for story in own]), f"{max(s.peak_mb for s in own) / 1024:.1f}",
+        ]  # fmt: skip
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def paired(stories: list[Story], one: str, other: str, value: Callable[[Story], float]) -> list[float]:
+    """Differences of two variants, seed by seed: what the seeds have in common falls out."""
+    by = {(story.variant, story.seed): value(story) for story in stories}
+    seeds = sorted(
+        {seed for variant, seed in by if variant == one} & {seed for variant, seed in by if variant == other}
+    )
+    return [by[one, seed] - by[other, seed] for seed in seeds]
+
+
+def spread(values: Sequence[float], sign: str = "") -> str:
+    """Mean ± standard deviation over seeds."""
+    if not values:
+        return ""
+    mean = f"{statistics.mean(values):{sign}.1f}"
+    return f"{mean} ± {statistics.stdev(values):.1f}" if len(values) > 1 else mean
+
+
+def goals(stories: Iterable[Story]) -> list[dict[str, Any]]:
+    """The project's goals that the finished runs tell something of, with what is measured: means over seeds."""
+    stories = list(stories)
+    rows: list[dict[str, Any]] = []
+
+    def goal(name: str, aim: float, values: list[float], setting: str, variants: str) -> None:
+        if values:
+            command = f"python -m benchmarks.adaptation --setting {setting} --variants {variants}"
+            title, measured = f"{name} ({setting}, {len(values)} seeds)", round(statistics.mean(values), 2)
+            rows.append({"name": title, "goal": aim, "measured": measured, "better": "higher", "command": command})
+
+    for setting in SETTINGS:
+        here = [story for story in stories if story.setting == setting]
+        ours = [story for story in here if story.variant == OURS]
+        goal("share of the gap closed, %", 50, [g for s in ours if (g := gap_closed(s)) is not None], setting, OURS)
+        goal("tail's gain over warm-up less the others', points", 0,
+             [tail_gain(s) for s in ours if s.of("warmup")], setting, OURS)  # fmt: skip
+        for variant, aim in (
+            ("official", 3),
+            ("naive self-training", 2),
+            ("mean teacher", 2),
+            ("no self-labelling", 1.5),
+        ):
+            gained = paired(here, OURS, variant, adapted_miou)
+            goal(f"ours over {variant}, points of mIoU", aim, gained, setting, f'"{variant}"')
+    return rows
+
+
+def tail_gain(story: Story) -> float:
+    """Points that the tail gained over the warm-up, less what the others gained."""
+    warmup = story.of("warmup")
+    assert warmup is not None
+    tail, others = (mean_of(story.adapted, tail) - mean_of(warmup, tail) for tail in (True, False))
+    return tail - others

@@ -1,0 +1,223 @@
+"""How well scores that need no labels rank the candidates of a finished run.
+
+    acclimate demo selection.keep=true --out runs/demo
+    python benchmarks/selection.py runs/demo [more runs]
+
+The runs need labelled target images (data.val) and their candidates, hence `selection.keep=true`. Prints a Markdown
+table: for each score Spearman's rank correlation with the true mIoU, and the regret, by how many points the best
+candidate is better than the one of the highest score; over all candidates of a run, and within its stages. Means over
+the runs. The first row is the score that `selection.by: consensus` uses.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from acclimate import recipe as recipes
+from acclimate.data.datasets import ImageSet, open_images
+from acclimate.data.seeding import generator
+from acclimate.evaluation import Confusion
+from acclimate.inference import cells, prepare, stretch
+from acclimate.networks import Segmenter
+from acclimate.networks.weights import load_model
+from acclimate.run import Run
+from acclimate.selection import judge
+from acclimate.selection.consensus import COARSE, evenly_spaced
+from acclimate.selflabel import similarity, sinkhorn
+
+
+class Candidate(NamedTuple):
+    """A network that the run might have left behind."""
+
+    stage: str
+    step: int
+    path: Path
+    miou: float
+    """On labelled target images, in percent."""
+
+
+class Seen(NamedTuple):
+    """What one network says of the images: class probabilities N x K x h x w under each view, features of pixels."""
+
+    plain: Tensor
+    views: tuple[Tensor, ...]
+    feat_PD: Tensor
+    label_P: Tensor
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path)
+    args = parser.parse_args()
+    measured = [rank(Run(path, recipes.load(path / "recipe.yaml"))) for path in args.runs]
+    head = ("score", "Spearman", "regret", "within stages", "regret there")
+    print(f"| {' | '.join(head)} |\n|---|{'---:|' * (len(head) - 1)}")
+    for name in measured[0]:
+        means = np.nanmean([row[name] for row in measured], axis=0)
+        print(f"| {name} | {' | '.join(f'{value:.2f}' for value in means)} |")
+
+
+def rank(run: Run) -> dict[str, tuple[float, float, float, float]]:
+    """Of each score: correlation and regret over all candidates, mean of both over the stages."""
+    candidates = candidates_of(run)
+    miou = np.array([candidate.miou for candidate in candidates])
+    stages = np.array([candidate.stage for candidate in candidates])
+    groups = [np.flatnonzero(stages == stage) for stage in dict.fromkeys(stages) if (stages == stage).sum() > 2]
+    whole, parts = scores_of(run, candidates), []
+    for group in groups:  # within a stage the consensus is that of its own candidates
+        parts.append(scores_of(run, [candidates[index] for index in group]))
+    print(f"{run.folder}: {len(candidates)} candidates, {miou.min():.1f} … {miou.max():.1f} mIoU\n")
+    return {
+        name: (
+            spearman(values, miou),
+            regret(values, miou),
+            float(np.mean([spearman(part[name], miou[group]) for part, group in zip(parts, groups, strict=True)])),
+            float(np.mean([regret(part[name], miou[group]) for part, group in zip(parts, groups, strict=True)])),
+        )
+        for name, values in whole.items()
+    }
+
+
+def candidates_of(run: Run) -> list[Candidate]:
+    """All that the run could have left behind, in the order of training."""
+    found = []
+    for row in run.results:
+        name = row["name"]
+        if name == "ceiling":
+            continue
+        kept = run.candidates(name) or {row["iterations"]: run.model(name)}
+        reached = {int(step): value for step, value in row.get("candidates", {}).items()} or {
+            row["iterations"]: row["mean_iou"]
+        }
+        found += [Candidate(name, step, path, 100 * reached[step]) for step, path in kept.items()]
+    return found
+
+
+def scores_of(run: Run, candidates: Sequence[Candidate]) -> dict[str, np.ndarray]:
+    """Each score of each candidate; the higher, the better it is said to be."""
+    recipe = run.recipe
+    images = open_images(recipe.data.target, "target")
+    networks = [load_model(candidate.path)[0] for candidate in candidates]
+    estimates = judge(networks, images, recipe.selection.images, recipe.data.width)
+    seen = [look(network, images, recipe) for network in networks]
+    by_name = {"consensus and own (shipped)": np.array([estimate.mean_iou for estimate in estimates])}
+    consensus = torch.stack([one.plain for one in seen]).mean(dim=0).argmax(dim=1)
+    by_name["agreement with the consensus"] = np.array([agreement(one.plain.argmax(dim=1), consensus) for one in seen])
+    by_name |= {name: np.array([score(one) for one in seen]) for name, score in SCORES.items()}
+    return by_name | {"last checkpoint": np.arange(len(seen), dtype=float)}
+
+
+@torch.no_grad()
+def look(network: Segmenter, images: ImageSet, recipe: recipes.Recipe) -> Seen:
+    """Show a network the images plain, mirrored, smaller, larger and with less contrast."""
+    views: list[list[Tensor]] = [[] for _ in range(5)]
+    feats, labels = [], []
+    for index in evenly_spaced(recipe.selection.images, len(images)):
+        image_HWC = images.image(index)
+        height, width = prepare(network.grid, image_HWC, recipe.data.width).scaled[0].shape[:2]
+        coarse_hw = -(-height // COARSE), -(-width // COARSE)
+        pale_HWC = (0.75 * image_HWC + 0.25 * image_HWC.mean() + 10).clip(0, 255).astype(np.uint8)
+        shown = [(image_HWC, 1.0), (image_HWC[:, ::-1], 1.0), (image_HWC, 0.75), (image_HWC, 1.25), (pale_HWC, 1.0)]
+        for number, (view_HWC, scale) in enumerate(shown):
+            one = prepare(network.grid, np.ascontiguousarray(view_HWC), recipe.data.width * scale)
+            prob_Khw, feat_Dhw = cells(network, one)
+            coarse = stretch(prob_Khw, one.scaled[0].shape[:2], network.grid, coarse_hw)
+            views[number].append(coarse.flip(-1) if number == 1 else coarse)
+            if number == 0:
+                feats.append(feat_Dhw.flatten(1).T)
+                labels.append(prob_Khw.argmax(dim=0).flatten())
+    plain, *others = (torch.stack(maps) for maps in views)
+    return Seen(plain, tuple(others), torch.cat(feats), torch.cat(labels))
+
+
+def agreement(label: Tensor, other: Tensor) -> float:
+    """Mean IoU of two labellings: classes count alike."""
+    confusion = Confusion(int(max(label.max(), other.max())) + 1)
+    confusion.update(label, other)
+    return confusion.mean_iou()
+
+
+def entropy(seen: Seen) -> float:
+    """Minus the mean entropy of a pixel's probabilities."""
+    return float((seen.plain * seen.plain.clamp(min=1e-8).log()).sum(dim=1).mean())
+
+
+def information(seen: Seen) -> float:
+    """Entropy of the classes' shares minus mean entropy: sure of each pixel, and of many classes."""
+    share_K = seen.plain.mean(dim=(0, 2, 3))
+    return float(-(share_K * share_K.clamp(min=1e-8).log()).sum()) + entropy(seen)
+
+
+def neighbourhood(seen: Seen, pixels: int = 3000, temperature: float = 0.05) -> float:
+    """Soft neighbourhood density (Saito et al., ICCV 2021) of the probabilities of sampled pixels."""
+    prob_PK = seen.plain.movedim(1, -1).flatten(0, -2)
+    chosen = generator(0, "neighbourhood").permutation(len(prob_PK))[:pixels]
+    unit_PK = F.normalize(prob_PK[torch.from_numpy(chosen)], dim=1)
+    near_PP = (unit_PK @ unit_PK.T / temperature).fill_diagonal_(-torch.inf).softmax(dim=1)
+    return float(-(near_PP * near_PP.clamp(min=1e-12).log()).sum(dim=1).mean())
+
+
+def under_views(seen: Seen) -> float:
+    """Agreement of the plain view with each disturbed one."""
+    label = seen.plain.argmax(dim=1)
+    return float(np.mean([agreement(label, view.argmax(dim=1)) for view in seen.views]))
+
+
+def class_means(seen: Seen) -> tuple[Tensor, Tensor]:
+    """Similarity of the pixels with the classes that occur, by their mean features, and the labels among these."""
+    member_PK = F.one_hot(seen.label_P).float()
+    there_K = member_PK.sum(dim=0) > 0
+    member_PK = member_PK[:, there_K]
+    return similarity(seen.feat_PD, member_PK.T @ seen.feat_PD), member_PK.argmax(dim=1)
+
+
+def clusters(seen: Seen) -> float:
+    """Agreement of the classifier with the nearest mean feature of a class."""
+    cos_PK, label_P = class_means(seen)
+    return agreement(label_P, cos_PK.argmax(dim=1))
+
+
+def transport(seen: Seen, pixels: int = 8192) -> float:
+    """Mean similarity under the optimal transport of pixels to class means in the predicted proportions."""
+    cos_PK, label_P = class_means(seen)
+    chosen = torch.from_numpy(generator(0, "transport").permutation(len(cos_PK))[:pixels])
+    share_K = torch.bincount(label_P, minlength=cos_PK.shape[1]).float()
+    plan_NK = sinkhorn(cos_PK[chosen], share_K, iterations=20)
+    return float((plan_NK * cos_PK[chosen]).sum(dim=1).mean())
+
+
+SCORES: dict[str, Callable[[Seen], float]] = {
+    "agreement under views": under_views,
+    "agreement of clusters": clusters,
+    "transport": transport,
+    "information": information,
+    "soft neighbourhood density": neighbourhood,
+    "naive entropy": entropy,
+}
+
+
+def spearman(values: np.ndarray, miou: np.ndarray) -> float:
+    """Rank correlation; equal values share their ranks."""
+    return float(np.corrcoef(_ranks(values), _ranks(miou))[0, 1])
+
+
+def regret(values: np.ndarray, miou: np.ndarray) -> float:
+    """Points that the best candidate is better than the one of the highest score; of equals the last."""
+    return float(miou.max() - miou[np.flatnonzero(values == values.max())[-1]])
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    return np.array([(values < value).sum() + (values == value).sum() / 2 for value in values])
+
+
+if __name__ == "__main__":
+    main()
