@@ -98,6 +98,7 @@ def test_scores_become_json(rgb_space):
     confusion = Confusion(3)
     confusion.update(np.array([0, 0]), np.array([0, 1]))
     tree = json.loads(json.dumps(Scores.of(confusion, rgb_space, 1).to_dict(), allow_nan=False))
+    assert list(tree["pixels"].values()) == confusion.matrix.sum(axis=1).tolist()
     assert tree["iou"] == {"red": 0.5, "green": 0.0, "blue": None}
     assert tree["mean_iou"] == 0.25
     assert tree["images"] == 1

@@ -92,6 +92,8 @@ class Scores:
     mean_accuracy: float
     frequency_weighted_iou: float
     images: int
+    pixels: tuple[int, ...] = ()
+    """How many the labels have of each class."""
     subsets: Mapping[str, float] = field(default_factory=dict)
     """Mean IoU over the classes of smaller label spaces, by their names: the literature's means over 16 and 13 of
     the Cityscapes classes. The model and its IoU per class are the same; only fewer classes are in the mean."""
@@ -108,6 +110,7 @@ class Scores:
             mean_accuracy=confusion.mean_accuracy(),
             frequency_weighted_iou=confusion.frequency_weighted_iou(),
             images=images,
+            pixels=tuple(confusion.matrix.sum(1).tolist()),
             subsets={
                 name: _mean(iou_K[[space.classes.index(member) for member in members]])
                 for name, members in _subsets(space.classes).items()
@@ -115,10 +118,11 @@ class Scores:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, which has no NaN: it becomes None. IoU by class name."""
-        named = ("classes", "iou", "subsets")
+        """Plain values for JSON, which has no NaN: it becomes None. IoU and pixels by class name."""
+        named = ("classes", "iou", "pixels", "subsets")
         rest = {f.name: _null(getattr(self, f.name)) for f in fields(self) if f.name not in named}
-        by_name = {"iou": dict(zip(self.classes, self.iou, strict=True)), "subsets": self.subsets}
+        by_class = {name: dict(zip(self.classes, getattr(self, name), strict=True)) for name in ("iou", "pixels")}
+        by_name = {**by_class, "subsets": self.subsets}
         return rest | {name: {key: _null(v) for key, v in values.items()} for name, values in by_name.items()}
 
 

@@ -1,0 +1,66 @@
+"""What the adaptation benchmark makes of finished runs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # benchmarks/ is not installed
+
+from benchmarks.adaptation.__main__ import unfolded
+from benchmarks.adaptation.table import Story, gap_closed, goals, markdown, mean_of, spread
+from benchmarks.adaptation.variants import OURS, VARIANTS
+
+PIXELS = {"road": 980, "pole": 10, "sign": 10}
+
+
+def story(variant: str, seed: int, adapted: float, rare: float = 0.1) -> Story:
+    """Source-only 0.2, ceiling 0.6; all classes alike but the rare ones of the adapted model."""
+
+    def row(name: str, mean: float, rare: float, chosen: bool = False) -> dict:
+        iou = {"road": mean, "pole": rare, "sign": rare}
+        return {
+            "name": name,
+            "title": name,
+            "minutes": 1.0,
+            "mean_iou": mean,
+            "iou": iou,
+            "pixels": PIXELS,
+            "chosen": chosen,
+        }
+
+    stages = [row("source", 0.2, 0.1), row("warmup", 0.3, 0.1), row("selflabel", adapted, rare, chosen=True),
+              row("distill-1", 0.25, 0.0), row("ceiling", 0.6, 0.5)]  # fmt: skip
+    return Story("demo", variant, seed, minutes=5.0, peak_mb=2048, stages=stages)
+
+
+def test_the_chosen_stage_counts_and_the_tail_is_apart() -> None:
+    one = story(OURS, 0, adapted=0.5, rare=0.3)
+    assert gap_closed(one) == pytest.approx(75)
+    assert mean_of(one.adapted, tail=True) == pytest.approx(30)
+    assert mean_of(one.adapted, tail=False) == pytest.approx(50)
+
+
+def test_goals_are_means_over_the_seeds_that_both_variants_have() -> None:
+    stories = [story(OURS, 0, 0.5, rare=0.4), story(OURS, 1, 0.4), story("official", 0, 0.45)]
+    found = {row["name"]: row["measured"] for row in goals(stories)}
+    assert found["ours over official, points of mIoU (demo, 1 seeds)"] == pytest.approx(5)
+    assert found["share of the gap closed, % (demo, 2 seeds)"] == pytest.approx(62.5)
+    assert found["tail's gain over warm-up less the others', points (demo, 2 seeds)"] == pytest.approx(
+        0
+    )  # +30-20, 0-10
+    assert not any("naive" in name for name in found)
+
+
+def test_tables_name_every_variant_that_was_run() -> None:
+    text = markdown([story(OURS, 0, 0.5), story("no rectification", 0, 0.4)])
+    assert "| no rectification | 1 | 40.0 | -10.0 |" in text
+    assert "| selflabel | 50.0 |" in text
+    assert spread([1.0, 3.0]) == "2.0 ± 1.4"
+
+
+def test_ours_comes_first_since_the_others_take_over_from_it() -> None:
+    assert unfolded(["parts", "no CutMix"])[0] == OURS
+    assert len(unfolded(["parts", "defects", "baselines", "passes"])) == len(VARIANTS)
