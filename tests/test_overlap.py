@@ -21,7 +21,7 @@ PATIENCE = 20
 
 def alone() -> bool:
     """Whether no thread of a pool is left."""
-    return not any(thread.name.startswith("ThreadPoolExecutor") for thread in threading.enumerate())
+    return not any(thread.name.startswith(("ahead", "behind")) for thread in threading.enumerate())
 
 
 def test_results_come_in_order_and_ahead_of_who_takes_them():

@@ -30,7 +30,7 @@ def ahead(prepare: Callable[[T], R], items: Iterable[T], most: int = 0) -> Itera
     """
     most = max(most, threads())
     waiting: deque[Future[R]] = deque()
-    pool = ThreadPoolExecutor(threads())
+    pool = ThreadPoolExecutor(threads(), thread_name_prefix="ahead")
     try:
         for item in items:
             waiting.append(pool.submit(prepare, item))
@@ -57,7 +57,7 @@ def behind(count: int = 0) -> Iterator[Callable[..., None]]:
     """
     count = count or threads()
     waiting: deque[Future[None]] = deque()
-    pool = ThreadPoolExecutor(count)
+    pool = ThreadPoolExecutor(count, thread_name_prefix="behind")
 
     def later(task: Callable[..., None], *args: Any) -> None:
         waiting.append(pool.submit(task, *args))
