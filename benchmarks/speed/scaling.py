@@ -22,16 +22,14 @@ import torch.multiprocessing as mp
 from torch import nn
 
 from acclimate import distributed, recipe
-from acclimate.data.geometry import Size
-from acclimate.data.views import SourceBatch, TargetBatch
-from acclimate.networks import Segmenter, build
-from acclimate.stages.initialise import Initial
+from acclimate.networks import Segmenter
 from acclimate.stages.selflabel import SelfLabelTask
 from acclimate.training import descend
 from benchmarks import cost
+from benchmarks.speed.step import CLASSES, random_batch, untrained
 from benchmarks.speed.traffic import counted
 
-BATCH, CROP, CLASSES = 8, (96, 128), 19
+BATCH, CROP = 8, (96, 128)
 STEPS = 7
 OTHERS = 12
 """Exchanges of a step of stage 1 beside gradients and BatchNorm: see the table that `print_traffic` prints."""
@@ -145,7 +143,9 @@ def print_traffic(found: Measured) -> None:
 
 def measure(out: Path, bank: int = 4096) -> None:
     """Time steps and exchanges in one of several processes; the first writes what it found."""
-    task, batch = make(bank), own_part(BATCH)
+    task = make(bank)
+    torch.manual_seed(distributed.rank())
+    batch = random_batch(task, distributed.part(BATCH), CROP)
     seconds = []
     for step in range(STEPS):
         distributed.barrier()
@@ -176,36 +176,8 @@ def exchange(numbers: int, repeats: int) -> float:
 
 
 def make(bank: int) -> SelfLabelTask:
-    """Stage 1 of the laptop's recipe, untrained, with a memory bank of that size."""
-    choices = recipe.load("laptop", ["network.weights=none", "network.dropout=0", f"selflabel.bank={bank}"])
-    torch.manual_seed(0)
-    network = build(choices.network, CLASSES)
-    initial = Initial(torch.full((CLASSES,), 1 / CLASSES).double(), torch.randn(CLASSES, network.channels))
-    task = SelfLabelTask(network, initial, choices)
-    return task.train()
-
-
-def own_part(batch: int, crop: Size = CROP, stride: int = 4) -> tuple[SourceBatch, TargetBatch]:
-    """This process's part of a batch of noise."""
-    images, (height, width) = distributed.part(batch), crop
-    rng = torch.Generator().manual_seed(distributed.rank())
-    h, w = height // stride, width // stride
-    image, other = torch.randint(0, 256, (2, images, 3, height, width), generator=rng, dtype=torch.uint8)
-    label = torch.randint(0, CLASSES, (images, height, width), generator=rng)
-    valid = torch.ones(images, h, w, dtype=torch.bool)
-    target = TargetBatch(
-        weak_BCHW=image,
-        strong_BCHW=other,
-        soft_BKhw=torch.rand(images, CLASSES, h, w, generator=rng).mul(6).softmax(dim=1),
-        valid_Bhw=valid,
-        strong_to_weak_B33=torch.eye(3).repeat(images, 1, 1),
-        strong_valid_Bhw=valid,
-        replay_BP=torch.full((images, 10), float("nan")),
-        whole_BCHW=image[:, :0, :0, :0],
-        placed_B7=torch.tensor([height, width, 0, height, 0, width, 0]).repeat(images, 1),
-        index_B=torch.arange(images),
-    )
-    return SourceBatch(other, label), target
+    """Stage 1 of the laptop's recipe, untrained, with room for that many features in its memory bank."""
+    return untrained(recipe.load("laptop", ["network.weights=none", "network.dropout=0", f"selflabel.bank={bank}"]))
 
 
 def in_processes(world: int, work: Callable[[Path], None]) -> Measured:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from acclimate import recipe as recipes
+from acclimate.data.geometry import Size
 from acclimate.data.views import SourceBatch, TargetBatch
 from acclimate.networks import build
 from acclimate.recipe import Recipe
@@ -40,15 +41,13 @@ def rows() -> Iterator[Row]:
 
 def step_and_passes(recipe: Recipe) -> tuple[Callable[[], object], Callable[[], object]]:
     """A step as the training loop does it; and what its networks alone do: student forth and back, teacher forth."""
-    torch.manual_seed(0)
-    student = build(recipe.network, CLASSES)
-    initial = Initial(torch.rand(CLASSES).softmax(dim=0).double(), torch.randn(CLASSES, student.channels))
-    task = SelfLabelTask(student, initial, recipe).train()
+    task = untrained(recipe)
+    student = task.student
     task.clusters.bank.push(
         torch.nn.functional.normalize(torch.randn(recipe.selflabel.bank, student.channels), dim=1),
         torch.randint(CLASSES, (recipe.selflabel.bank,)),
     )
-    batch = random_batch(task, recipe)
+    batch = random_batch(task, recipe.selflabel.batch, recipe.data.crop)
 
     def whole() -> None:
         seed_step(0, "selflabel", 0, CPU)
@@ -66,6 +65,14 @@ def step_and_passes(recipe: Recipe) -> tuple[Callable[[], object], Callable[[], 
     return whole, passes
 
 
+def untrained(recipe: Recipe) -> SelfLabelTask:
+    """Stage 1 of a recipe from random weights and prototypes, with an empty bank."""
+    torch.manual_seed(0)
+    student = build(recipe.network, CLASSES)
+    initial = Initial(torch.rand(CLASSES).softmax(dim=0).double(), torch.randn(CLASSES, student.channels))
+    return SelfLabelTask(student, initial, recipe).train()
+
+
 def explain(whole: Callable[[], object], passes: Callable[[], object]) -> None:
     """Print the operations that take longer in the whole step, in ms."""
     spent = []
@@ -78,10 +85,10 @@ def explain(whole: Callable[[], object], passes: Callable[[], object]) -> None:
         print(f"<!-- {more[name]:7.1f} ms more: {name} -->")
 
 
-def random_batch(task: SelfLabelTask, recipe: Recipe) -> tuple[SourceBatch, TargetBatch]:
+def random_batch(task: SelfLabelTask, count: int, crop_hw: Size) -> tuple[SourceBatch, TargetBatch]:
     """Noise with labels in patches of 16 pixels; the strong view lies a little beside the weak one."""
-    count, (height, width) = recipe.selflabel.batch, recipe.data.crop
-    rows, columns = task.grid.cells((height, width))
+    height, width = crop_hw
+    rows, columns = task.grid.cells(crop_hw)
     image, weak, strong = (torch.randint(256, (count, 3, height, width), dtype=torch.uint8) for _ in range(3))
     label = torch.randint(CLASSES, (count, height // 16 + 1, width // 16 + 1))
     label = label.repeat_interleave(16, 1).repeat_interleave(16, 2)[:, :height, :width].contiguous()

@@ -149,10 +149,7 @@ def in_parts(batch: Any, count: int) -> list[Any]:
 
 def stop_now(asked: Asked) -> type[KeyboardInterrupt] | None:
     """What to raise if any process was asked to stop: all stop after the same step, and torchrun waits but 30 s."""
-    if distributed.count() == 1:
-        return asked.how
-    first = distributed.largest(_REQUESTS.index(asked.how))
-    return _REQUESTS[first]
+    return _REQUESTS[distributed.largest(_REQUESTS.index(asked.how))]
 
 
 def rate_factor(step: int, iterations: int, power: float, ramp: int) -> float:
