@@ -116,7 +116,7 @@ def train(kind: str, folder: Path) -> None:
         torch.manual_seed(step)
         batch = source if kind == "source" else (source, target)
         terms = descend(task, batch, task.choices.optimizer.accumulate)
-        losses.append({name: float(distributed.mean(term)) for name, term in terms.items()})
+        losses.append({name: float(distributed.mean(term)) for name, term in terms.items() if not term.ndim})
     state = task.state_dict()  # of all processes: the bank is in it
     if distributed.is_main():
         torch.save({"losses": losses, "state": state}, folder / f"{kind}-{distributed.count()}.pt")
@@ -262,7 +262,9 @@ def check_traffic() -> None:
     found, pixels = [], 24
     for bank, images in ((150, 0), (6000, 10**6)):
         initial = Initial(torch.tensor([0.4, 0.3, 0.2, 0.1]).double(), torch.eye(CLASSES, 16))
-        task = SelfLabelTask(network(0), initial, choices(selflabel={"bank": bank, "pixels": pixels})).train()
+        batchwise = {"statistics": "trained"}  # else BatchNorm has nothing to tell
+        chosen = choices(selflabel={"bank": bank, "pixels": pixels}, network=batchwise)
+        task = SelfLabelTask(network(0), initial, chosen).train()
         source, target = (part(batch) for batch in batches(0))
         target.index_B += images
         for _ in range(2):  # the second has a bank to look at

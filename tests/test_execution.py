@@ -82,7 +82,7 @@ def learn(task: Task, steps: int = 2) -> list[dict[str, float]]:
     for step in range(steps):
         torch.manual_seed(step)
         terms = descend(task, (source, dataclasses.replace(target, **maps)), task.choices.optimizer.accumulate)
-        told.append({name: float(term) for name, term in terms.items()})
+        told.append({name: float(term) for name, term in terms.items() if not term.ndim})
     return told
 
 

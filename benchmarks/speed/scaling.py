@@ -31,6 +31,8 @@ from benchmarks.speed.traffic import counted
 
 BATCH, CROP = 8, (96, 128)
 STEPS = 7
+BATCHWISE = ("network.weights=none", "network.dropout=0", "network.statistics=trained")
+"""BatchNorm by the statistics of batches, as in all other stages and in the paper's stage 1."""
 OTHERS = 12
 """Exchanges of a step of stage 1 beside gradients and BatchNorm: see the table that `print_traffic` prints."""
 
@@ -177,7 +179,7 @@ def exchange(numbers: int, repeats: int) -> float:
 
 def make(bank: int) -> SelfLabelTask:
     """Stage 1 of the laptop's recipe, untrained, with room for that many features in its memory bank."""
-    return untrained(recipe.load("laptop", ["network.weights=none", "network.dropout=0", f"selflabel.bank={bank}"]))
+    return untrained(recipe.load("laptop", [*BATCHWISE, f"selflabel.bank={bank}"]))
 
 
 def in_processes(world: int, work: Callable[[Path], None]) -> Measured:

@@ -296,8 +296,9 @@ class _Normalised(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight_C: Tensor, bias_C: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-        wide, dims = x.to(_statistics_type(x)), [0, *range(2, x.ndim)]
-        var_C, mean_C = (value_C.double() for value_C in torch.var_mean(wide, dims, correction=0))
+        wide = x.to(_statistics_type(x))
+        # BatchNorm's own: torch.var_mean takes 12 to 45 times as long on a CPU where channels come last.
+        mean_C, var_C = (value_C.double() for value_C in torch.batch_norm_update_stats(wide, None, None, 0.0))
         mean_C, square_C = total(torch.stack([mean_C, var_C + mean_C.square()])) / count()
         var_C = (square_C - mean_C.square()).clamp(min=0)
         mean_C, var_C = mean_C.to(wide), var_C.to(wide)
