@@ -158,12 +158,12 @@ def kept(network: Segmenter, crops: int, crop_hw: tuple[int, int], half: bool = 
     def enter(block: nn.Module, given: tuple[Tensor, ...]) -> None:
         entered.append(block)
         saved.append(set())
-        inputs.update(map(note, given))
+        inputs.update(note(x) for x in given if isinstance(x, Tensor))
 
     def leave(*_: Any) -> None:
         entered.pop()
 
-    parts = blocks(network)
+    parts = blocks(network, "network.checkpointing")
     hooks = [hook for b in parts for hook in (b.register_forward_pre_hook(enter), b.register_forward_hook(leave))]
     with FakeTensorMode():
         own = {name: _blank(value) for name, value in [*network.named_parameters(), *network.named_buffers()]}

@@ -15,19 +15,30 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from acclimate import recipe
 from acclimate.errors import UserError
+from acclimate.labels import LabelSpace
 from acclimate.networks import Average, Discriminator, Segmenter, backbones, build, deeplab
+from acclimate.networks.columns import Columns, evenly
+from acclimate.networks.context import Context
 from acclimate.networks.deeplab import DeepLab
-from acclimate.networks.segmenter import Light
+from acclimate.networks.execution import recompute_blocks
+from acclimate.networks.groups import groups
+from acclimate.networks.segmenter import Light, Pyramid
+from acclimate.networks.weights import load_model, save_model
+from acclimate.stages.warmup import SupervisedTask
 
 NETWORKS = {
     "lite": recipe.Network(weights="none", channels=24),
     "convolutional": recipe.Network(backbone="test_resnet", weights="none", channels=20),
     "transformer": recipe.Network(backbone="test_vit", weights="none", channels=17),
+    "context": recipe.Network(architecture="context", backbone="test_vit4", weights="none", channels=16),
+    "hierarchical": recipe.Network(architecture="context", backbone="pvt_v2_b0", weights="none", channels=20),
     "deeplab": recipe.Network(architecture="deeplab", weights="none"),
 }
+DINO2, DINO3 = "vit_small_patch14_reg4_dinov2", "vit_tiny_patch16_dinov3_qkvb"
 
 
 @pytest.fixture(scope="module", params=NETWORKS)
@@ -41,6 +52,16 @@ def pristine(request: pytest.FixtureRequest) -> Segmenter:
 @pytest.fixture
 def network(pristine: Segmenter) -> Segmenter:
     return copy.deepcopy(pristine)
+
+
+@pytest.fixture
+def shallow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Transformers of one stride with four blocks: the same network, a third of the work or less."""
+    create = timm.create_model
+    given = {"depth": 4}
+    monkeypatch.setattr(
+        timm, "create_model", lambda name, **more: create(name, **(given if name.startswith("vit_") else {}), **more)
+    )
 
 
 def images(*shape: int) -> torch.Tensor:
@@ -228,6 +249,19 @@ class TestBackbones:
         with pytest.raises(UserError, match=r"did you mean .*efficientnet_lite0"):
             build(recipe.Network(backbone="eficientnet_lite0", weights="none"), 3)
 
+    def test_unknown_tag_gets_those_that_there_are(self) -> None:
+        with pytest.raises(UserError, match=r"no weights 'vit_large_patch16_dinov3\.x'.*\.lvd1689m, .*\.sat493m"):
+            build(recipe.Network(backbone="vit_large_patch16_dinov3.x", weights="none"), 3)
+
+    def test_a_tag_brings_its_own_normalisation(self, shallow: None) -> None:
+        with torch.device("meta"):
+            network = backbones.create("vit_large_patch16_dinov3.sat493m", "none")
+        assert network.mean == (0.43, 0.411, 0.296)
+
+    def test_branches_that_are_not_there_cannot_be_left_out(self) -> None:
+        with pytest.raises(UserError, match=r"network\.drop_path: vgg11 has no residual branches"):
+            build(recipe.Network(backbone="vgg11", weights="none", drop_path=0.1), 3)
+
     def test_fixed_input_size_is_refused(self) -> None:
         with pytest.raises(UserError, match="any size"):
             build(recipe.Network(backbone="mixer_s32_224", weights="none"), 3)
@@ -381,3 +415,213 @@ def test_light_pads_to_what_its_backbone_needs() -> None:
     assert build(NETWORKS["convolutional"], 3).multiple == 32
     assert build(recipe.Network(backbone="test_vit", weights="none"), 3).multiple == 16
     assert isinstance(build(NETWORKS["lite"], 3), Light)
+
+
+class TestTransformersOfOneStride:
+    def test_blocks_are_taken_evenly(self) -> None:
+        assert [evenly(n) for n in (1, 2, 6, 12, 24)] == [[0], [0, 1], [0, 2, 3, 5], [2, 5, 8, 11], [5, 11, 17, 23]]
+
+    def test_the_last_map_is_what_the_whole_transformer_gives(self) -> None:
+        torch.manual_seed(0)
+        model = timm.create_model("test_vit4", dynamic_img_size=True).eval()
+        x = images(1, 3, 48, 80)
+        whole = model.forward_features(x)[:, model.num_prefix_tokens :]
+        levels = Columns(model)(x)
+        assert [level.shape[1:] for level in levels] == [(96, 3, 5)] * 4
+        assert torch.equal(levels[-1].flatten(2).mT, whole)
+
+    @pytest.mark.parametrize(("name", "multiple"), [(DINO2, 28), (DINO3, 16)])
+    def test_dino_learns_on_any_size_and_is_read_back(
+        self, name: str, multiple: int, shallow: None, tmp_path: Path
+    ) -> None:
+        torch.manual_seed(0)
+        chosen = recipe.Network("context", name, "none", channels=16, drop_path=0.1)
+        network = build(chosen, 3)
+        assert network.multiple == multiple
+        logits, _ = network(images(2, 3, 65, 97))
+        assert logits.shape == (2, 3, 17, 25)
+        logits.square().mean().backward()
+        assert all(p.grad is not None for p in network.parameters())
+        space = LabelSpace("rgb", ("red", "green", "blue"), ((220, 40, 40), (40, 200, 60), (50, 80, 230)))
+        save_model(tmp_path / "model.safetensors", network, space, chosen, {"width": 64})
+        again, _, _ = load_model(tmp_path / "model.safetensors")
+        x = images(1, 3, 128, 256)
+        assert torch.equal(again(x).logits_BKhw, network.eval()(x).logits_BKhw)
+
+    @pytest.mark.parametrize("stride", [8, 14, 16])
+    def test_cells_lie_where_the_grid_says(self, stride: int) -> None:
+        """A picture that rises from left to right rises as much in cells of 4 pixels, whatever the patches are."""
+
+        class Patches(nn.AvgPool2d):
+            def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+                return [super(Patches, self).forward(x)]
+
+        backbone = backbones.Backbone(Patches(stride), (3,), (stride,), (0.0,) * 3, (1.0,) * 3)
+        head = Pyramid((3,), 3)
+        head.laterals[0] = head.blends[0] = nn.Identity()
+        network = Light(backbone, head, 2, 3, dropout=0.0)
+        width = 8 * network.multiple - 3
+        columns = (torch.arange(width) + 0.5) / width
+        feat = network(columns.expand(1, 3, 64, width)).feat_BDhw[0, 0, 2]
+        expected = torch.from_numpy(network.grid.centres(width)).float() / width
+        inner = slice(math.ceil(stride / 4), -math.ceil((stride + 3) / 4) - math.ceil(network.multiple / 4))
+        torch.testing.assert_close(feat[inner], expected[inner])
+
+    @pytest.mark.parametrize("name", [DINO3, "pvt_v2_b0"])
+    def test_blocks_are_computed_anew_with_the_same_branches_left_out(self, name: str, shallow: None) -> None:
+        gradients = []
+        for anew in (False, True):
+            torch.manual_seed(0)
+            network = build(recipe.Network("context", name, "none", channels=16, drop_path=0.5), 3)
+            calls: list[int] = []
+            for part in network.backbone.modules():
+                if type(part).__name__.endswith("Attention"):
+                    part.register_forward_hook(lambda *_, calls=calls: calls.append(1))
+            if anew:
+                recompute_blocks(network)
+            network(images(2, 3, 64, 64)).logits_BKhw.square().mean().backward()
+            gradients.append([len(calls), *(p.grad for p in network.parameters())])
+        (plain, *ours), (twice, *theirs) = gradients
+        assert twice == 2 * plain > 0
+        assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def test_context_unfolds_levels_of_one_stride_alone() -> None:
+    def strides(*given: int) -> list[int]:
+        head = Context([8] * len(given), given, 4)
+        return [next((m.stride[0] for m in e if isinstance(m, nn.ConvTranspose2d)), 1) for e in head.embeds]
+
+    assert strides(14, 14, 14, 14) == strides(16, 16, 16, 16) == [4, 2, 1, 1]
+    assert strides(4, 8, 16, 32) == [1, 1, 1, 1]
+    head = Context([8] * 4, [16] * 4, 4)
+    sizes: list[torch.Size] = []
+    head.branches[0].register_forward_hook(lambda _, given, __: sizes.append(given[0].shape[-2:]))
+    assert head([torch.rand(1, 8, 2, 3)] * 4, (8, 12)).shape == (1, 4, 8, 12)
+    assert sizes == [(8, 12)], "features are fused at the finest size"
+
+
+@pytest.mark.usefixtures("shallow")
+class TestPublishedFiles:
+    """Files of the models' authors, with their names and shapes."""
+
+    def load(self, name: str, state: dict[str, torch.Tensor], folder: Path, caplog: pytest.LogCaptureFixture) -> dict:
+        torch.save(state, folder / "official.pth")
+        torch.manual_seed(1)
+        with caplog.at_level(logging.INFO, logger="acclimate"):
+            network = build(recipe.Network("context", name, str(folder / "official.pth"), channels=16), 3)
+        assert " 0 missing" in caplog.text
+        return {backbones._bare(key): value for key, value in network.backbone.state_dict().items()}
+
+    def test_mit_of_segformer(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        torch.manual_seed(0)
+        donor = timm.create_model("pvt_v2_b0").state_dict()
+        found = self.load("pvt_v2_b0", {_segformer(key): value for key, value in donor.items()}, tmp_path, caplog)
+        assert all(torch.equal(value, donor_value) for value, donor_value in _pairs(found, donor))
+
+    def test_dinov2(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        torch.manual_seed(0)
+        donor = timm.create_model(DINO2, num_classes=0).state_dict()
+        token = 0.1 * torch.randn(1, 1, 384)
+        official = donor | {
+            "mask_token": torch.zeros(1, 384),
+            "register_tokens": donor["reg_token"],
+            "pos_embed": torch.cat([token, donor["pos_embed"]], dim=1),  # the first is the class token's
+        }
+        del official["reg_token"]
+        found = self.load(DINO2, official, tmp_path, caplog)
+        assert torch.equal(found["pos_embed"], donor["pos_embed"])
+        assert torch.equal(found["reg_token"], donor["reg_token"])
+        assert torch.equal(found["cls_token"], donor["cls_token"] + token)
+
+    def test_position_embeddings_of_another_size(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        donor = timm.create_model("test_vit", img_size=96).state_dict()
+        found = self.load("test_vit", donor, tmp_path, caplog)
+        assert donor["pos_embed"].shape[1] == 1 + 6 * 6 and found["pos_embed"].shape[1] == 1 + 10 * 10
+        assert torch.equal(found["blocks_0_attn_qkv_weight"], donor["blocks.0.attn.qkv.weight"])
+
+    def test_dinov3(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        torch.manual_seed(0)
+        donor = timm.create_model(DINO3, num_classes=0).state_dict()
+        official = {_dinov3(key): value for key, value in donor.items()} | {"mask_token": torch.zeros(1, 192)}
+        official["rope_embed.periods"] = torch.ones(16)
+        found = self.load(DINO3, official, tmp_path, caplog)
+        assert all(torch.equal(value, donor_value) for value, donor_value in _pairs(found, donor))
+
+
+def _pairs(found: dict, donor: dict) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    bare = {backbones._bare(key): value for key, value in donor.items()}
+    assert set(found) <= set(bare)
+    return [(value, bare[key]) for key, value in found.items()]
+
+
+def _segformer(key: str) -> str:
+    """What SegFormer's files call a tensor of timm's PVT v2."""
+    key = key.replace("patch_embed.", "patch_embed1.").replace("mlp.dwconv.", "mlp.dwconv.dwconv.")
+    for stage in range(4):
+        key = key.replace(f"stages.{stage}.downsample.", f"patch_embed{stage + 1}.")
+        key = key.replace(f"stages.{stage}.blocks.", f"block{stage + 1}.").replace(
+            f"stages.{stage}.norm.", f"norm{stage + 1}."
+        )
+    return key
+
+
+def _dinov3(key: str) -> str:
+    """What Meta's files call a tensor of timm's DINOv3."""
+    for ours, theirs in (("reg_token", "storage_tokens"), ("gamma_1", "ls1.gamma"), ("gamma_2", "ls2.gamma")):
+        key = key.replace(ours, theirs)
+    return key
+
+
+class TestGroups:
+    @pytest.fixture
+    def network(self) -> Segmenter:
+        return build(NETWORKS["context"], 3)
+
+    def test_are_backbone_and_head_where_nothing_else_is_asked(self, network: Segmenter) -> None:
+        (backbone, head) = groups(network, 1e-3, 5e-3)
+        assert list(map(id, backbone["params"])) == list(map(id, network.backbone_parameters()))
+        assert list(map(id, head["params"])) == list(map(id, network.head_parameters()))
+        assert (backbone["lr"], head["lr"]) == (1e-3, 5e-3) and "weight_decay" not in backbone | head
+
+    def test_earlier_blocks_learn_slower(self, network: Segmenter) -> None:
+        names = {id(p): name for name, p in network.named_parameters()}
+        rates = {names[id(p)]: g["lr"] for g in groups(network, 1.0, 10.0, layer_decay=0.5) for p in g["params"]}
+        assert len(rates) == len(names)
+        model = "backbone.model"
+        for name in (f"{model}.pos_embed", f"{model}.reg_token", f"{model}.patch_embed.proj.weight"):
+            assert rates[name] == 0.5**9
+        assert [rates[f"{model}.blocks.{i}.attn.qkv.weight"] for i in range(9)] == [0.5 ** (8 - i) for i in range(9)]
+        assert rates["classifier.bias"] == 10
+
+    def test_embeddings_and_normalisations_do_not_decay(self, network: Segmenter) -> None:
+        names = {id(p): name for name, p in network.named_parameters()}
+        spared, decaying = set(), set()
+        for group in groups(network, 1.0, 10.0, decay_all=False):
+            (spared if group.get("weight_decay") == 0 else decaying).update(names[id(p)] for p in group["params"])
+        assert {"backbone.model.pos_embed", "backbone.model.reg_token", "classifier.bias"} <= spared
+        assert all(name.endswith(("qkv.weight", "proj.weight", "fc1.weight", "fc2.weight"))
+                   for name in decaying if name.startswith("backbone"))  # fmt: skip
+        assert "classifier.weight" in decaying and not any("norm" in name for name in decaying)
+        assert len(spared) + len(decaying) == len(names)
+
+    def test_networks_without_blocks_have_one_rate(self, network: Segmenter) -> None:
+        bare = copy.deepcopy(network)
+        bare.backbone = nn.Conv2d(3, 3, 1)
+        with pytest.raises(UserError, match=r"optimizer\.layer_decay: test_vit4 is no sequence of blocks"):
+            groups(bare, 1.0, 1.0, layer_decay=0.9)
+
+
+def test_long_gradients_are_shortened() -> None:
+    chosen = recipe.parse({"network": {"backbone": "test_vit", "weights": "none", "channels": 8},
+                           "optimizer": {"clip": 0.5, "name": "sgd", "lr": 1.0, "head_factor": 1.0,
+                                         "weight_decay": 0.0, "momentum": 0.0}})  # fmt: skip
+    task = SupervisedTask(build(chosen.network, 3), chosen, recipe.Supervised())
+    before = [p.detach().clone() for p in task.student.parameters()]
+    for length, expected in ((3.0, 0.5), (0.2, 0.2)):
+        count = sum(p.numel() for p in task.student.parameters())
+        for p, old in zip(task.student.parameters(), before, strict=True):
+            p.data.copy_(old)
+            p.grad = torch.full_like(p, length / math.sqrt(count))
+        task.optimizers[0].step()
+        moved = [(p.detach() - old).norm() for p, old in zip(task.student.parameters(), before, strict=True)]
+        assert float(torch.stack(moved).norm()) == pytest.approx(expected, rel=1e-2)

@@ -9,9 +9,10 @@ import torch
 from acclimate import recipe
 from acclimate.networks import backbones
 from acclimate.networks.average import Average
+from acclimate.networks.context import Context
 from acclimate.networks.deeplab import DeepLab
 from acclimate.networks.discriminator import Discriminator
-from acclimate.networks.segmenter import Features, Light, Segmenter
+from acclimate.networks.segmenter import Features, Light, Pyramid, Segmenter
 
 __all__ = ["Average", "Discriminator", "Features", "Segmenter", "build"]
 
@@ -24,8 +25,8 @@ def build(network: recipe.Network, num_classes: int) -> Segmenter:
 
     What starts random (the head, and the backbone with ``weights: none``) comes from torch's global
     generator: call ``torch.manual_seed`` beforehand, inside ``torch.random.fork_rng`` where the
-    generator's state must not change. ``backbone`` and ``channels`` are for the architecture ``light``;
-    ``deeplab`` has ResNet-101 and 256.
+    generator's state must not change. ``backbone``, ``channels`` and ``drop_path`` are for the architectures
+    ``light`` and ``context``; ``deeplab`` has ResNet-101 and 256.
 
     Raises:
         UserError: unknown backbone, or weights that cannot be had or do not fit.
@@ -33,10 +34,18 @@ def build(network: recipe.Network, num_classes: int) -> Segmenter:
     if network.architecture == "deeplab":
         built: Segmenter = _deeplab(network, num_classes)
     else:
-        backbone = backbones.create(network.backbone, network.weights)
-        built = Light(backbone, num_classes, network.channels, network.dropout)
+        built = _on_timm(network, num_classes)
     built.choices = network
     return built.lay_out(torch.channels_last)  # a quarter faster on a CPU, and what GPUs prefer
+
+
+def _on_timm(network: recipe.Network, num_classes: int) -> Light:
+    backbone = backbones.create(network.backbone, network.weights, network.drop_path)
+    if network.architecture == "context":
+        head: Context | Pyramid = Context(backbone.channels, backbone.strides, network.channels)
+    else:
+        head = Pyramid(backbone.channels, network.channels)
+    return Light(backbone, head, num_classes, network.channels, network.dropout)
 
 
 def _deeplab(network: recipe.Network, num_classes: int) -> DeepLab:

@@ -1,4 +1,4 @@
-"""Backbones: any timm network with ``features_only``, and where its first weights come from."""
+"""Backbones: any timm network that gives feature maps, and where its first weights come from."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import difflib
 import importlib.util
 import logging
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from acclimate.errors import UserError
+from acclimate.networks.columns import Columns
 from acclimate.networks.pickled import is_pickled, read_pickled
 
 log = logging.getLogger(__name__)
@@ -31,10 +33,13 @@ LITE_MEAN, LITE_STD = (127 / 255,) * 3, (128 / 255,) * 3
 
 _ANY_SIZE: tuple[dict[str, Any], ...] = (
     {"dynamic_img_size": True},
-    {"strict_img_size": False, "feature_cls": "getter"},
-    {},
+    {"features_only": True, "strict_img_size": False, "feature_cls": "getter"},
+    {"features_only": True},
 )
-"""How the families of timm are told to take images of any size: ViT, Swin, convolutional networks."""
+"""How the families of timm are told to take images of any size: ViT, Swin, convolutional networks and others."""
+
+_TRANSLATION = "checkpoint_filter_fn"
+"""What timm calls, in each module of models, the function that reads other names than its own."""
 
 _WRAPPINGS = ("ResNet101", "state_dict", "model_state", "model", "resnet")
 """Entries under which training scripts, the official code and the SimCLRv2 converter keep a network's tensors."""
@@ -85,27 +90,30 @@ class Match:
         return f"{len(self.matched)} tensors matched, {some(self.missing)} missing, {some(self.left_over)} left over"
 
 
-def create(name: str, weights: str) -> Backbone:
+def create(name: str, weights: str, drop_path: float = 0.0) -> Backbone:
     """The timm network ``name`` without its classifier.
 
     Random weights come from torch's global generator: the caller seeds it (``torch.manual_seed``).
 
     Args:
-        name: of a timm model with ``features_only`` support.
-        weights: ``imagenet``, ``none`` or the path of a .safetensors or .pth file.
+        name: of a timm transformer or of a timm model with ``features_only`` support; with a tag where not its first
+            published weights are meant: ``vit_large_patch16_dinov3.sat493m``.
+        weights: ``imagenet``, ``none`` or the path of a .safetensors or .pth file, with timm's names or those of the
+            model's authors.
+        drop_path: probability of leaving out the deepest residual branch in training; earlier ones less.
 
     Raises:
         UserError: unknown name, no support, or weights that cannot be had or do not fit.
     """
-    network = _timm_features(name, published=weights == "imagenet" and name != LITE)
+    _require_known(name)
+    network = _timm_features(name, weights == "imagenet" and name != LITE, drop_path)
     if weights == "imagenet" and name == LITE:
         _load_lite(network)
     elif weights not in ("imagenet", "none"):
-        fit(network, read_state(Path(weights)), weights)
-    info, config = network.feature_info, network.pretrained_cfg
+        fit(network, _as_timm_names(read_state(Path(weights)), name), weights)
+    config = (network.model if isinstance(network, Columns) else network).pretrained_cfg
     mean, std = (LITE_MEAN, LITE_STD) if name == LITE else (config["mean"], config["std"])
-    levels = [(c, stride) for c, stride in zip(info.channels(), info.reduction(), strict=True) if stride >= 4]
-    channels, strides = zip(*levels, strict=True)
+    channels, strides = zip(*(level for level in _levels(network) if level[1] >= 4), strict=True)
     return Backbone(network, channels, strides, tuple(mean), tuple(std))
 
 
@@ -181,41 +189,78 @@ def fit(network: nn.Module, state: Mapping[str, Tensor], origin: str) -> Match:
     return match
 
 
-def _timm_features(name: str, *, published: bool) -> Any:
-    if not timm.is_model(name):
-        near = difflib.get_close_matches(name, timm.list_models(), n=3)
+def _require_known(name: str) -> None:
+    plain, _, tag = name.partition(".")
+    if not timm.is_model(plain):
+        near = difflib.get_close_matches(plain, timm.list_models(), n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else "timm.list_models() lists them"
-        raise UserError(f"network.backbone: timm knows no model {name!r}; {hint}")
+        raise UserError(f"network.backbone: timm knows no model {plain!r}; {hint}")
+    if tag and not timm.models.is_model_pretrained(name):
+        known = ", ".join(timm.list_models(f"{plain}.*", pretrained=True)) or f"none; write {plain}"
+        raise UserError(f"network.backbone: timm knows no weights {name!r}; those of {plain} are {known}")
+
+
+def _timm_features(name: str, published: bool, drop_path: float) -> Any:
     make = pretrained if published else timm.create_model
-    given: dict[str, Any] = LITE_OPTIONS if name == LITE else {}
+    given: dict[str, Any] = dict(LITE_OPTIONS) if name == LITE else {}
+    if drop_path:
+        given["drop_path_rate"] = drop_path
     refusal: Exception | None = None
     for options in _ANY_SIZE:
         try:
-            network = make(name, features_only=True, **given, **options)
+            network = make(name, **given, **options)
+            if "features_only" not in options:
+                network = Columns(network)
             _probe(network)
             return network
         except (TypeError, RuntimeError, AttributeError, AssertionError, NotImplementedError) as error:
             refusal = error  # not an option of this family, or one that it does not heed: try the next
+    if drop_path and "drop_path_rate" in str(refusal):
+        raise UserError(f"network.drop_path: {name} has no residual branches to leave out; set it to 0")
     raise UserError(
         f"network.backbone: {name} cannot give feature maps of images of any size ({refusal}); "
         "choose another timm model, such as efficientnet_lite0, resnet50 or convnext_tiny"
     )
 
 
+def _levels(network: Any) -> list[tuple[int, int]]:
+    """Channels and stride of each of the network's maps."""
+    if isinstance(network, Columns):
+        return network.levels
+    info = network.feature_info
+    return list(zip(info.channels(), info.reduction(), strict=True))
+
+
 @torch.no_grad()
 def _probe(network: Any) -> None:
     """See with one blank image that the maps are what the network says they are, else RuntimeError."""
-    coarsest = max(network.feature_info.reduction())
+    levels = _levels(network)
+    coarsest = max(stride for _, stride in levels)
     height, width = 2 * coarsest, 3 * coarsest
     network.eval()
     maps = network(torch.zeros(1, 3, height, width))
     network.train()
-    for x, channels, stride in zip(
-        maps, network.feature_info.channels(), network.feature_info.reduction(), strict=True
-    ):
+    for x, (channels, stride) in zip(maps, levels, strict=True):
         expected = (1, channels, height // stride, width // stride)
         if x.shape != expected:
             raise RuntimeError(f"found a map of {tuple(x.shape)} instead of {expected}")
+
+
+def _as_timm_names(state: Mapping[str, Tensor], name: str) -> Mapping[str, Tensor]:
+    """The tensors as timm names and shapes them, where they are as the model's authors publish them.
+
+    timm itself reads the authors' files (of DINOv2, DINOv3, PVT v2 and with it SegFormer's MiT), with a function beside
+    the model. It also brings position embeddings to the size that the model starts from.
+    """
+    translate = getattr(sys.modules[timm.model_entrypoint(name.partition(".")[0]).__module__], _TRANSLATION, None)
+    if translate is None:
+        return state
+    with torch.device("meta"):
+        model = timm.create_model(name)
+    try:
+        return translate({_unwrapped(key): value for key, value in state.items()}, model)
+    except (KeyError, AttributeError, RuntimeError, ValueError, AssertionError):
+        return state  # of another model: `fit` says so
 
 
 def _load_lite(network: nn.Module) -> None:
@@ -245,10 +290,15 @@ def _bare(key: str) -> str:
 
     timm's feature networks also write _ for the dot.
     """
-    for prefix in ("module.", "backbone.", "model."):
-        key = key.removeprefix(prefix)
+    key = _unwrapped(key)
     for pattern, name in _SIMCLR:
         if match := pattern.fullmatch(key):
             key = name(*match.groups())
             break
     return key.replace(".", "_")
+
+
+def _unwrapped(key: str) -> str:
+    for prefix in ("module.", "backbone.", "model."):
+        key = key.removeprefix(prefix)
+    return key

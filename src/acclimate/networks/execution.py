@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
@@ -66,23 +66,22 @@ def recompute_blocks(network: Segmenter) -> None:
     Raises:
         UserError: the backbone has no such blocks.
     """
-    for block in blocks(network):
+    for block in blocks(network, "network.checkpointing"):
         # No module around the block, which would rename its tensors; and a copied block takes its own partial along.
         block.forward = partial(_recomputed, block)
 
 
-def blocks(network: Segmenter) -> list[nn.Module]:
+def blocks(network: Segmenter, key: str) -> list[nn.Module]:
     """The blocks of which the backbone is a sequence, in order.
 
     Raises:
-        UserError: there are none.
+        UserError: there are none; ``key`` is what in the recipe asks for them.
     """
     backbone = [part for name, part in network.named_children() if name not in network.HEAD]
     found = [block for part in backbone for block in _blocks(part)]
     if not found:
         raise UserError(
-            f"network.checkpointing: {network.choices.backbone} is no sequence of blocks that could be computed anew; "
-            "leave it out, or choose another backbone"
+            f"{key}: {network.choices.backbone} is no sequence of blocks; leave it out, or choose another backbone"
         )
     return found
 
@@ -97,13 +96,13 @@ def _blocks(module: nn.Module) -> Iterator[nn.Module]:
             yield from _blocks(part)
 
 
-def _recomputed(block: nn.Module, *inputs: Any) -> Any:
+def _recomputed(block: nn.Module, *inputs: Any, **named: Any) -> Any:
     forward = type(block).forward
-    if not all(isinstance(x, Tensor) for x in inputs):  # HRNet's blocks change the lists they are given
-        return forward(block, *inputs)
+    if any(isinstance(x, list) for x in inputs):  # HRNet's blocks change the lists they are given
+        return forward(block, *inputs, **named)
     if torch.compiler.is_compiling():  # what is compiled changes BatchNorm's statistics once by itself
-        return checkpoint(forward, block, *inputs, use_reentrant=False)
-    return checkpoint(forward, block, *inputs, use_reentrant=False, context_fn=partial(_contexts, block))
+        return checkpoint(forward, block, *inputs, use_reentrant=False, **named)
+    return checkpoint(forward, block, *inputs, use_reentrant=False, context_fn=partial(_contexts, block), **named)
 
 
 def _contexts(block: nn.Module) -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:

@@ -122,7 +122,7 @@ class Segmenter(nn.Module):
 
 
 class Light(Segmenter):
-    """A timm backbone under a light feature pyramid, stride 4: made for few images and a CPU.
+    """A timm backbone under a head that fuses its levels, stride 4.
 
     Dropout removes whole channels, as in the paper's network: neighbouring cells are so alike that
     dropping single values would hide nothing.
@@ -130,7 +130,7 @@ class Light(Segmenter):
 
     HEAD = ("head", "dropout", "classifier")
 
-    def __init__(self, backbone: Backbone, num_classes: int, channels: int, dropout: float) -> None:
+    def __init__(self, backbone: Backbone, head: nn.Module, num_classes: int, channels: int, dropout: float) -> None:
         super().__init__(
             num_classes=num_classes,
             channels=channels,
@@ -140,7 +140,7 @@ class Light(Segmenter):
             std=backbone.std,
         )
         self.backbone = backbone.network
-        self.head = Pyramid(backbone.channels, channels)
+        self.head = head
         self.dropout = nn.Dropout2d(dropout)
         self.classifier = nn.Conv2d(channels, num_classes, 1)
 
@@ -158,7 +158,9 @@ class Light(Segmenter):
 
 
 class Pyramid(nn.Module):
-    """Walks from the coarsest level to the finest: bring in a level, blend, go on at the next size.
+    """A light head, made for few images and a CPU.
+
+    Walks from the coarsest level to the finest: bring in a level, blend, go on at the next size.
 
     The last blend ends in its normalisation, without ReLU: the features are clustered by cosine
     similarity, and centred values use the whole sphere where non-negative ones would crowd into one

@@ -12,6 +12,7 @@ from acclimate import distributed, recipe
 from acclimate.data.geometry import Grid, enlarge
 from acclimate.networks import Average, Features, Segmenter
 from acclimate.networks.execution import arrange
+from acclimate.networks.groups import groups
 from acclimate.selflabel.precision import wide
 
 
@@ -43,7 +44,7 @@ class Task(nn.Module):
         self.optimizers: list[torch.optim.Optimizer] = []
 
     def step(self, batch: Any) -> dict[str, Tensor]:
-        """Loss terms of a batch as scalars; ``loss`` is the one to descend, the others are for the log."""
+        """Loss terms of a batch; ``loss`` is the one to descend, the others are for the log: scalars, or (K,)."""
         raise NotImplementedError
 
     def after_step(self) -> None:
@@ -98,12 +99,20 @@ class Task(nn.Module):
 def optimizer_for(task: Task, extra: list[dict[str, Any]] | None = None) -> torch.optim.Optimizer:
     """The recipe's optimiser over the student's backbone, its head (faster), and further groups."""
     section = task.choices.optimizer
-    groups: list[dict[str, Any]] = [
-        {"params": list(task.student.backbone_parameters()), "lr": task.lr},
-        {"params": list(task.student.head_parameters()), "lr": task.head_lr},
-    ]
-    groups += extra or []
+    own = groups(task.student, task.lr, task.head_lr, section.layer_decay, decay_all=section.decay == "all")
+    every = [*own, *(extra or [])]
     # Fused: one pass over weights, gradients and moments instead of four to ten.
     if section.name == "sgd":
-        return torch.optim.SGD(groups, momentum=section.momentum, weight_decay=section.weight_decay, fused=True)
-    return torch.optim.AdamW(groups, weight_decay=section.weight_decay, fused=True)
+        optimizer: torch.optim.Optimizer = torch.optim.SGD(
+            every, momentum=section.momentum, weight_decay=section.weight_decay, fused=True
+        )
+    else:
+        optimizer = torch.optim.AdamW(every, weight_decay=section.weight_decay, fused=True)
+    if section.clip:
+        optimizer.register_step_pre_hook(lambda *_: _shorten(task.student, section.clip))
+    return optimizer
+
+
+def _shorten(network: nn.Module, longest: float) -> None:
+    """Bring a gradient (over all parameters) that is longer than that to this length."""
+    nn.utils.clip_grad_norm_(network.parameters(), longest)
