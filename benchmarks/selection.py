@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from acclimate import recipe as recipes
-from acclimate.data.datasets import ImageSet, open_images
+from acclimate.data.datasets import ImageSet, evenly_spaced, open_images
 from acclimate.data.seeding import generator
 from acclimate.evaluation import Confusion
 from acclimate.inference import cells, prepare, stretch
@@ -30,7 +30,7 @@ from acclimate.networks import Segmenter
 from acclimate.networks.weights import load_model
 from acclimate.run import Run
 from acclimate.selection import judge
-from acclimate.selection.consensus import COARSE, evenly_spaced
+from acclimate.selection.consensus import COARSE
 from acclimate.selflabel import similarity, sinkhorn
 
 

@@ -12,7 +12,7 @@ from test_pipeline import tiny, weights
 
 from acclimate import distributed, recipe, training
 from acclimate.data import streets
-from acclimate.data.datasets import open_images
+from acclimate.data.datasets import evenly_spaced, open_images
 from acclimate.evaluation import Confusion
 from acclimate.journal import Journal
 from acclimate.networks import build
@@ -20,7 +20,7 @@ from acclimate.pipeline import adapt
 from acclimate.recipe import Recipe
 from acclimate.run import CANDIDATES, SELECTION, Run
 from acclimate.selection import candidates, choose, judge
-from acclimate.selection.consensus import Estimate, Tallies, compare, estimate, evenly_spaced
+from acclimate.selection.consensus import Estimate, Tallies, compare, estimate
 
 CLASSES, HW = 4, (24, 32)
 

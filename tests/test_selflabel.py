@@ -13,6 +13,7 @@ from acclimate.selflabel import (
     MemoryBank,
     PrototypeMeans,
     Prototypes,
+    class_weights,
     cross_entropy,
     follow,
     kl_divergence,
@@ -254,3 +255,28 @@ class TestLosses:
         label = torch.randint(0, 4, (1, 3, 3), generator=random(3))
         certain = torch.nn.functional.one_hot(label, 4).movedim(-1, 1).float()
         torch.testing.assert_close(kl_divergence(certain, logits), cross_entropy(logits, label))
+
+
+def test_class_weights_balance_in_the_mean() -> None:
+    share_K = torch.tensor([0.5, 0.3, 0.19, 0.01])
+    torch.testing.assert_close(class_weights(share_K, 0.0), torch.ones(4))
+    half_K, full_K = class_weights(share_K, 0.5), class_weights(share_K, 1.0)
+    for weight_K in (half_K, full_K):
+        torch.testing.assert_close((share_K * weight_K).sum(), torch.tensor(1.0))
+    torch.testing.assert_close(share_K * full_K, torch.full((4,), 0.25))  # a class counts as much as any other
+    torch.testing.assert_close(half_K[3] / half_K[0], torch.tensor(50.0).sqrt())
+    absent_K = class_weights(torch.tensor([0.6, 0.4, 0.0]), 1.0)
+    assert absent_K.isfinite().all() and absent_K[2] / absent_K[0] == pytest.approx(0.6 / 2e-3, rel=1e-4)
+
+
+def test_a_pixel_that_is_not_trusted_teaches_nothing() -> None:
+    torch.manual_seed(0)
+    logits, label = torch.randn(1, 3, 4, 4, requires_grad=True), torch.randint(0, 3, (1, 4, 4))
+    weight = torch.ones(1, 4, 4)
+    torch.testing.assert_close(
+        symmetric_cross_entropy(logits, label, 1, 1, 255, weight), symmetric_cross_entropy(logits, label, 1, 1)
+    )
+    weight[0, 0, 0] = 0
+    symmetric_cross_entropy(logits, label, 1, 1, 255, weight).backward()
+    assert logits.grad is not None
+    assert not logits.grad[0, :, 0, 0].any() and logits.grad[0, :, 0, 1].any()

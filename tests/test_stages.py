@@ -82,7 +82,7 @@ def descend(task: Task, batch: Any, steps: int = 1) -> dict[str, float]:
         for optimizer in task.optimizers:
             optimizer.step()
         task.after_step()
-    return {name: float(term.detach()) for name, term in terms.items()}
+    return {name: float(term.detach()) for name, term in terms.items() if not term.ndim}
 
 
 PAIR = (source_batch(), target_batch())
@@ -128,6 +128,25 @@ def test_each_loss_of_stage_1_can_be_removed() -> None:
         assert name not in descend(selflabel(**{f"weight_{name}": 0.0}), PAIR)
 
 
+@pytest.mark.parametrize("statistics", ["target", "trained"])
+def test_stage_1_keeps_the_statistics_that_it_begins_with_unless_told_to_train_them(statistics: str) -> None:
+    recipe_ = choices()
+    recipe_ = dataclasses.replace(recipe_, network=dataclasses.replace(recipe_.network, statistics=statistics))
+    task = SelfLabelTask(network(), initial(), recipe_)
+    before = {name: t.clone() for name, t in task.state_dict().items() if "running_" in name}
+    descend(task, PAIR, steps=2)
+    same = [torch.equal(t, task.state_dict()[name]) for name, t in before.items()]
+    assert same and (all(same) if statistics == "target" else not any(same))
+
+
+def test_a_rare_class_weighs_more_on_source_and_target() -> None:
+    alike, balanced = selflabel(balance=0.0), selflabel(balance=1.0)
+    label = torch.arange(CLASSES)
+    assert torch.equal(alike._balance(label), torch.ones(CLASSES))
+    weight_K = balanced._balance(label)
+    torch.testing.assert_close(weight_K[3] / weight_K[0], torch.tensor(4.0))  # shares 0.1 and 0.4
+
+
 @pytest.mark.parametrize(
     "switch",
     [
@@ -140,7 +159,11 @@ def test_each_loss_of_stage_1_can_be_removed() -> None:
         {"temperature": 0.5},
         {"epsilon": 0.5},
         {"sinkhorn_iterations": 1},
-        {"alpha": 1.0},
+        {"alpha": 0.5},
+        {"beta": 1.0},
+        {"trust": "alike"},
+        {"balance": 0.0},
+        {"labels": "online"},
         {"distribution_momentum": 0.5},
         {"prototype_momentum": 0.5},
         {"teacher_view": "whole", "temperature": 0.081},

@@ -9,6 +9,8 @@ from pathlib import Path
 from acclimate.data import streets
 
 STAGE_1 = ("distill.rounds=0",)
+KEEP = ("selection.keep=true",)
+"""So that the choice without labels can be compared with an oracle's."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +55,9 @@ def camvid(folders: Folders) -> list[str]:
 
 
 SETTINGS = {
-    "demo": Setting("the built-in benchmark, recipe demo", "demo", (), drawn),
+    "demo": Setting("the built-in benchmark, recipe demo", "demo", KEEP, drawn),
     "demo-stage-1": Setting("the built-in benchmark, recipe demo to stage 1", "demo", STAGE_1, drawn),
-    "camvid": Setting("renders to CamVid, recipe laptop", "laptop", (), camvid),
+    "camvid": Setting("renders to CamVid, recipe laptop", "laptop", KEEP, camvid),
     "camvid-stage-1": Setting(
         "renders to CamVid, recipe laptop to stage 1 with 250 of its iterations", "laptop",
         (*STAGE_1, "selflabel.iterations=250", "data.ceiling.path="), camvid,

@@ -18,7 +18,7 @@ from acclimate import distributed
 from acclimate import recipe as recipes
 from acclimate.check import check
 from acclimate.data import colour
-from acclimate.data.datasets import LabelledSet, default_ids, open_labelled, open_space
+from acclimate.data.datasets import LabelledSet, default_ids, evenly_spaced, open_labelled, open_space
 from acclimate.data.forgiving import leave_out, open_target
 from acclimate.data.seeding import Schedule
 from acclimate.data.softlabels import SoftLabels
@@ -26,20 +26,23 @@ from acclimate.data.views import SourceViews, TargetViews, loader
 from acclimate.errors import UserError
 from acclimate.evaluation import evaluate
 from acclimate.files import atomic, expanded, read_json, write_json
-from acclimate.inference import pick_device
+from acclimate.inference import pick_device, predict_labels
 from acclimate.journal import Journal
+from acclimate.mistakes import absent_labels
 from acclimate.networks import Segmenter, build
 from acclimate.networks.execution import require_compiler
 from acclimate.networks.weights import load_model, require_space
+from acclimate.pictures import overlay
 from acclimate.recipe import Recipe
-from acclimate.results import report_results
-from acclimate.run import SCORES, Run, Stage
+from acclimate.results import PICTURED, report_results
+from acclimate.run import PROTOTYPES, SCORES, Run, Stage
 from acclimate.selection import Chooser, copy
 from acclimate.stages.distill import DistillTask
 from acclimate.stages.initialise import Initial, label_target
 from acclimate.stages.selflabel import SelfLabelTask
 from acclimate.stages.task import Task
 from acclimate.stages.warmup import SupervisedTask, WarmupTask
+from acclimate.target_statistics import measure_statistics
 from acclimate.training import Plan, discard, fit, require_parts, step_seed
 
 _ALWAYS = ("seed", "precision", "network.", "optimizer.", "augment.flip", "data.classes", "data.width", "data.crop",
@@ -105,7 +108,7 @@ def _walk(run: Run, reuse: Path | None, journal: Journal | None, warnings: list[
     journal = journal or Journal(out / "metrics.jsonl", tensorboard=events)
     journal.mend()
     for warning in warnings:
-        journal.say(f"warning: {warning}")
+        journal.warn(warning)
     work = Work(run, journal)
     stages = stages_of(recipe)
     work.rehearse([stage for stage in stages if not run.done(stage.name)])
@@ -180,16 +183,51 @@ class Work:
 
         def after(step: int) -> None:
             if step in steps:
-                self.chooser.write(self.run.candidate(stage.name, step), task.kept)
+                self._leave(self.run.candidate(stage.name, step), task.kept, stage)
 
         plan = Plan(stage.name, iterations, self.run.path(stage.name), after)
         seconds = fit(task, batches, plan, self.recipe, self.journal)
+        if isinstance(task, SelfLabelTask) and distributed.is_main():
+            _write_prototypes(self.run.path(stage.name), task.clusters.prototypes.average_KD)
         if steps:
             self.journal.say(f"{stage.title}: keeps iteration {self.chooser.best_of_stage(stage, steps)}")
         else:
-            self.chooser.write(self.run.model(stage.name), task.kept)
+            self._leave(self.run.model(stage.name), task.kept, stage)
         self.run.finish(stage, minutes=(prepared + seconds) / 60, iterations=iterations)
         self.tidy(stage)
+        self._picture(stage, iterations)
+
+    def _picture(self, stage: Stage, iterations: int) -> None:
+        """A few target images for TensorBoard, each beside what the stage's model sees in it."""
+        if not self.journal.pictured:
+            return
+        network = self._of(stage.name).to(self.device)
+        for index in evenly_spaced(PICTURED, len(self.target)):
+            image_HWC = self.target.image(index)
+            seen_HWC = overlay(image_HWC, predict_labels(network, image_HWC, self.recipe.data.width), self.space)
+            pair_HWC = np.concatenate([image_HWC, seen_HWC], axis=1)
+            self.journal.picture(stage.name, iterations, f"target {self.target.samples[index].name}", pair_HWC)
+
+    def _leave(self, path: Path, network: Segmenter, stage: Stage) -> None:
+        """Put a network that has learned into a file; if it is for the target, with the target's statistics."""
+        self.chooser.write(path, network)
+        # Stage 1 has kept those that it began with.
+        if stage.name not in ("source", "selflabel", "ceiling") and self._steady and distributed.is_main():
+            self.chooser.write(path, self._measured(load_model(path)[0]))  # training goes on with its own
+
+    def _measured(self, network: Segmenter) -> Segmenter:
+        measure_statistics(network.to(self.device), self.target, self.recipe.data.width)
+        return network
+
+    @property
+    def _steady(self) -> bool:
+        return self.recipe.network.statistics == "target"
+
+    def _beginning(self) -> Segmenter:
+        """The model whose labels begin stage 1, and that goes on from there."""
+        origin = "start" if self.recipe.start else "warmup" if self.recipe.warmup.iterations else "source"
+        network = self._of(origin)
+        return self._measured(network) if self._steady and origin != "warmup" else network
 
     def tidy(self, stage: Stage) -> None:
         """Delete what a finished stage needs no more."""
@@ -202,13 +240,17 @@ class Work:
         if self.val is None or (self.run.scores(stage.name) or {}).get("on") == on:
             return
         network = self._of(stage.name).to(self.device)
-        scores = evaluate(network, self.val, self.space, self.recipe.data.width).to_dict()
-        scores |= self._oracle(stage, self.val)
+        found = evaluate(network, self.val, self.space, self.recipe.data.width)
+        scores = found.to_dict() | self._oracle(stage, self.val)
         self.journal.forget(lambda record: record["stage"] == stage.name and "mean_iou" in record)
         self.journal.record(stage.name, (self.run.done(stage.name) or {})["iterations"], mean_iou=scores["mean_iou"])
+        self.journal.curves(
+            stage.name, (self.run.done(stage.name) or {})["iterations"],
+            {f"iou/{name}": iou for name, iou in scores["iou"].items() if iou is not None},
+        )  # fmt: skip
         self.journal.sync()
         if distributed.is_main():
-            write_json(self.run.path(stage.name) / SCORES, {"on": on, **scores})
+            write_json(self.run.path(stage.name) / SCORES, {"on": on, **scores, "confusion": found.confusion})
         self.journal.say(f"{stage.title}: {100 * scores['mean_iou']:.1f} mIoU on {scores['images']} images")
 
     def _oracle(self, stage: Stage, val: LabelledSet) -> dict[str, Any]:
@@ -263,27 +305,21 @@ class Work:
     def _initialise(self, stage: Stage) -> None:
         """Pseudo labels, class distribution and prototypes of the target under the model so far."""
         folder = self.run.path(stage.name)
-        initial = self._label_target(stage, self._of(stage.parent), flip=False)
+        initial = self._label_target(stage, self._beginning(), self.recipe.selflabel.flip)
         if not distributed.is_main():
             return
-        shares = dict(zip(self.space.classes, initial.distribution_K.tolist(), strict=True))
-        write_json(folder / "distribution.json", shares)
-        with atomic(folder / "prototypes.safetensors") as temporary:
-            save_file({"prototypes": initial.proto_KD}, temporary)
+        write_json(folder / "distribution.json", self._shares(initial))
+        _write_prototypes(folder, initial.proto_KD)
 
     def _selflabel(self, stage: Stage) -> tuple[Task, Batches, int]:
         section, folder = self.recipe.selflabel, self.run.path("initialise")
         shares = read_json(folder / "distribution.json")
         distribution_K = torch.tensor([shares[name] for name in self.space.classes], dtype=torch.float64)
-        initial = Initial(distribution_K, load_file(folder / "prototypes.safetensors")["prototypes"])
-        task = SelfLabelTask(self._of(self._origin()), initial, self.recipe).to(self.device)
+        initial = Initial(distribution_K, load_file(folder / PROTOTYPES)["prototypes"])
+        task = SelfLabelTask(self._beginning(), initial, self.recipe).to(self.device)
         views = self._target_views(stage, task, SoftLabels.open(folder / "soft", self._target_names()))
         views = dataclasses.replace(views, whole=section.teacher_view == "whole")
         return task, self._pairs(stage, section, views), section.iterations
-
-    def _origin(self) -> str:
-        """The stage whose model stage 1 goes on from."""
-        return "start" if self.recipe.start else "warmup" if self.recipe.warmup.iterations else "source"
 
     def _distill(self, stage: Stage) -> tuple[Task, Batches, int]:
         section, soft = self.recipe.distill, self.run.path(stage.name) / "soft"
@@ -300,7 +336,14 @@ class Work:
         folder, width = self.run.path(stage.name) / "soft", self.recipe.data.width
         store = SoftLabels(folder, tuple(self._target_names()), self.space.classes, teacher.grid, width)
         with self.journal.stage(f"{stage.name}/label", len(self.target)):
-            return label_target(teacher.to(self.device), self.target, store, flip, self.journal.advance)
+            initial = label_target(teacher.to(self.device), self.target, store, flip, self.journal.advance)
+        for doubt in absent_labels(stage.title, self._shares(initial), stage.parent or ""):
+            self.journal.warn(doubt)
+        return initial
+
+    def _shares(self, initial: Initial) -> dict[str, float]:
+        """Share of each class among the pseudo labels, by name."""
+        return dict(zip(self.space.classes, initial.distribution_K.tolist(), strict=True))
 
     def _goes_on(self, stage: Stage) -> bool:
         """Whether a round of distillation trains the model before it further, instead of a fresh one."""
@@ -357,3 +400,8 @@ class Work:
         place = slice(first, first + distributed.part(section.batch))
         pin = self.device.type == "cuda"
         return lambda step: loader(views, schedule, section.batch, step, section.iterations, workers, place, pin)
+
+
+def _write_prototypes(folder: Path, proto_KD: torch.Tensor) -> None:
+    with atomic(folder / PROTOTYPES) as temporary:
+        save_file({"prototypes": proto_KD.detach().cpu().contiguous()}, temporary)

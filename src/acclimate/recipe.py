@@ -102,23 +102,32 @@ class Augment:
 class Network:
     """The segmentation network."""
 
-    architecture: Literal["light", "deeplab"] = "light"
-    """``light``: a timm backbone under a light pyramid head, stride 4. ``deeplab``: the paper's
-    modified DeepLab-v2 on ResNet-101, stride 8."""
+    architecture: Literal["light", "context", "deeplab"] = "light"
+    """``light``: a timm backbone under a light pyramid head, stride 4. ``context``: a timm backbone under DAFormer's
+    head, stride 4: for large transformers, on a GPU. ``deeplab``: the paper's modified DeepLab-v2 on ResNet-101,
+    stride 8."""
     backbone: str = "efficientnet_lite0"
-    """Any timm model with ``features_only`` support (architecture ``light``)."""
+    """Any timm transformer of one stride (DINOv2, DINOv3), or timm model with ``features_only`` support (architectures
+    ``light`` and ``context``); docs/backbones.md says which and how to choose."""
     weights: str = "imagenet"
-    """``imagenet``: pre-trained (efficientnet_lite0: from the installed package, without network);
-    ``none``: random; or the path of a file with backbone weights."""
+    """``imagenet``: pre-trained, as published for the backbone, on ImageNet or whatever it is (efficientnet_lite0: from
+    the installed package, without network); ``none``: random; or the path of a file with backbone weights."""
     channels: int = 96
-    """Channels of the light head's features, which are clustered."""
+    """Channels of the head's features, which are clustered (architectures ``light`` and ``context``)."""
     dropout: float = 0.1
     """Dropout on the features before the classifier; clustering sees them before it."""
+    drop_path: float = 0.0
+    """Stochastic depth: how often training leaves out the deepest of a timm backbone's residual branches, image by
+    image; earlier ones are left out less, in proportion to their depth."""
     extra_norm: bool = False
     """A BatchNorm on the backbone's output (architecture ``deeplab``), for self-supervised weights."""
     passes: Literal["joint", "separate"] = "joint"
     """Source and target views go through the network as one batch, or each alone (official), with BatchNorm
     statistics of its own."""
+    statistics: Literal["target", "trained"] = "target"
+    """What BatchNorm normalises by in models for the target. ``target``: averages measured on target images as they
+    are, at the end of a stage; stage 1 starts from such a model and keeps them. ``trained``: averages of all that
+    went through the network in training, source and strong views included (paper)."""
     loss_stride: int = 0
     """Maps of a coarser network are enlarged to this stride before the losses on target images. 0: they are not."""
     channels_last: bool = True
@@ -137,11 +146,21 @@ class Optimizer:
     """How all stages descend; a stage may set its own learning rate and head factor."""
 
     name: Literal["sgd", "adamw"] = "adamw"
+    """The same ``lr`` and ``weight_decay`` do other things in each."""
     lr: float = 3e-4
     """Learning rate of the backbone."""
     head_factor: float = 5.0
     """The head learns this many times faster."""
+    layer_decay: float = 1.0
+    """Each block of the backbone learns so much slower than the next deeper one; the deepest at the full rate. 1: all
+    learn alike."""
     weight_decay: float = 0.01
+    """Of the network; prototypes have ``selflabel.prototype_decay``."""
+    decay: Literal["all", "weights"] = "all"
+    """What ``weight_decay`` applies to. ``weights``: kernels and matrices alone, not biases, normalisations, position
+    embeddings and tokens, as transformers want it."""
+    clip: float = 0.0
+    """Longest gradient (norm over the whole network); a longer one is shortened to it. 0: as long as it is."""
     momentum: float = 0.9
     """SGD only."""
     power: float = 0.9
@@ -166,7 +185,9 @@ class Supervised:
     """Plain training on labels: the source-only model, and the ceiling on target labels."""
 
     iterations: int = 300
+    """Steps."""
     batch: int = 8
+    """Images per step."""
     lr: float = 0.0
     """0: the optimizer's."""
     head_factor: float = 0.0
@@ -180,14 +201,19 @@ class Warmup:
     iterations: int = 200
     """0: no warm-up, self-labelling starts from the source-only model."""
     batch: int = 8
+    """Source images and as many target images per step."""
     lr: float = 0.0
+    """0: the optimizer's."""
     head_factor: float = 0.0
+    """0: the optimizer's."""
     colour: bool = True
     """Give source images the LAB statistics of random target images."""
     adversarial: bool = True
     """Align the outputs on source and target with a discriminator."""
     adversarial_weight: float = 0.01
+    """Of the segmenter's reward where the discriminator takes target outputs for the source's."""
     discriminator_lr: float = 1e-4
+    """Of the discriminator's own Adam."""
 
 
 @dataclass(frozen=True)
@@ -195,12 +221,20 @@ class SelfLabel:
     """Stage 1: online class-balanced self-labelling (CPSL sections 3.2 to 3.4)."""
 
     iterations: int = 400
+    """0: no stage 1."""
     batch: int = 8
     """Source images and as many target images per step."""
     lr: float = 0.0
+    """0: the optimizer's."""
     head_factor: float = 0.0
+    """0: the optimizer's."""
     colour: bool = True
     """Give source images the LAB statistics of random target images."""
+    flip: bool = True
+    """Average the initialisation's predictions with those on the mirrored image (paper: not)."""
+    labels: Literal["stored", "online"] = "stored"
+    """Soft labels that are corrected. ``stored``: the initialisation's (paper); ``online``: the teacher's of the
+    moment, as a mean teacher's."""
     rectify: bool = True
     """Correct the pseudo labels by the prototypes' cluster probabilities (else they stay fixed)."""
     align: bool = True
@@ -212,6 +246,7 @@ class SelfLabel:
     epsilon: float = 0.05
     """Entropy weight of the optimal transport."""
     sinkhorn_iterations: int = 3
+    """Of the optimal transport: the more, the nearer the assignments come to the class distribution."""
     bank: int = 65536
     """Features kept in the memory bank. 0: assignments over the current batch alone."""
     pixels: int = 256
@@ -223,12 +258,18 @@ class SelfLabel:
     prototype_momentum: float = 0.99
     """Of the averaged prototypes that rectify."""
     weight_source: float = 1.0
+    """Of the cross-entropy on source labels. 0 removes it."""
     weight_target: float = 1.0
     """Of the symmetric cross-entropy on rectified labels. 0 removes it."""
-    alpha: float = 0.1
-    """Weight of the cross-entropy in the symmetric cross-entropy."""
-    beta: float = 1.0
-    """Weight of the reverse cross-entropy in it."""
+    alpha: float = 1.0
+    """Weight of the cross-entropy in the symmetric cross-entropy (paper: 0.1)."""
+    beta: float = 0.0
+    """Weight of the reverse cross-entropy in it (paper: 1): robust to wrong labels, and to rare classes."""
+    trust: Literal["confidence", "alike"] = "confidence"
+    """Weight of a pixel in it. ``confidence``: the probability of its rectified label; ``alike``: 1 (paper)."""
+    balance: float = 0.5
+    """Classes weigh as (share in the class distribution)^-balance in it, and in the loss on source labels. 0: all
+    pixels weigh alike (paper)."""
     weight_selflabel: float = 0.1
     """Of the self-labelling loss. 0 removes it."""
     weight_consistency: float = 0.26
@@ -272,10 +313,15 @@ class Distill:
     rounds: int = 2
     """0: adaptation ends with stage 1."""
     iterations: int = 400
+    """Of each round."""
     batch: int = 8
+    """Source images and as many target images per step."""
     lr: float = 0.0
+    """0: the optimizer's."""
     head_factor: float = 0.0
+    """0: the optimizer's."""
     colour: bool = True
+    """Give source images the LAB statistics of random target images."""
     threshold: float = 0.95
     """Pseudo labels under this confidence are ignored."""
     flip: bool = True
@@ -283,6 +329,7 @@ class Distill:
     temperature: float = 1.0
     """Of both distributions in the distillation."""
     weight_source: float = 1.0
+    """Of the cross-entropy on source labels. 0 removes it."""
     weight_target: float = 1.0
     """Of the cross-entropy on confident pseudo labels. 0 removes it."""
     weight_distill: float = 1.0
@@ -338,6 +385,7 @@ class Recipe:
     """A model (.safetensors, or an official .pkl) from which self-labelling starts, in place of the
     source-only model and the warm-up."""
     seed: int = 0
+    """Start of all randomness: same recipe, same seed, same weights to the bit on a CPU."""
     device: str = "auto"
     """``auto``: a GPU where there is one; or ``cpu``, ``cuda``, ``cuda:1``, ``mps``."""
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -365,11 +413,17 @@ class Recipe:
 OFFICIAL: dict[str, Any] = {
     "network.loss_stride": 4,
     "network.passes": "separate",
+    "network.statistics": "trained",
     "optimizer.average": "constant",
     "optimizer.keep": "student",
     "optimizer.ramp": 0,
     "augment.policy": "official",
     "augment.label_geometry": "replayed",
+    "selflabel.alpha": 0.1,
+    "selflabel.beta": 1.0,
+    "selflabel.trust": "alike",
+    "selflabel.balance": 0.0,
+    "selflabel.flip": False,
     "selflabel.teacher_view": "whole",
     "selflabel.teacher_mode": "train",
     "selflabel.target_view": "weak",
@@ -593,20 +647,28 @@ def _convert(value: Any, hint: Any) -> Any:
 _POSITIVE = {
     "lr", "head_factor", "prototype_factor", "discriminator_lr", "temperature", "epsilon", "width", "batch",
     "log_every", "save_every", "channels", "sinkhorn_iterations", "pixels", "accumulate", "candidates", "images",
+    "layer_decay",
 }  # fmt: skip
 _NOT_NEGATIVE = {
     "iterations", "bank", "limit", "rounds", "operations", "weight_decay", "power", "ramp", "alpha", "beta", "seed",
     "adversarial_weight", "weight_source", "weight_target", "weight_selflabel", "weight_consistency", "weight_distill",
-    "weight_contrast", "weight_logits", "weight_uniform", "prototype_decay", "loss_stride",
+    "weight_contrast", "weight_logits", "weight_uniform", "prototype_decay", "loss_stride", "clip",
 }  # fmt: skip
 _FRACTION = {
-    "blur", "jitter", "magnitude", "cutout", "dropout", "momentum", "ema", "distribution_momentum",
+    "blur", "jitter", "magnitude", "cutout", "dropout", "drop_path", "momentum", "ema", "distribution_momentum",
     "prototype_momentum", "cutmix", "threshold",
 }  # fmt: skip
 WIDEST = 1 << 15
 """Greatest ``data.width``."""
-_AT_MOST = {"width": WIDEST, "channels": 1 << 14, "bank": 1 << 24, "pixels": 1 << 20, "batch": 1 << 14}
-"""Far beyond any use; a slip of the keyboard should not end in a machine without memory."""
+_AT_MOST = {
+    "width": WIDEST,
+    "channels": 1 << 14,
+    "bank": 1 << 24,
+    "pixels": 1 << 20,
+    "batch": 1 << 14,
+    "layer_decay": 1,
+}
+"""Far beyond any use, but for the last: a slip of the keyboard should not end in a machine without memory."""
 
 
 def _out_of_range(section: Any) -> Iterator[str]:
@@ -656,6 +718,8 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
         yield "network.extra_norm: only architecture deeplab has one"
     if recipe.distill.extra_norm and recipe.network.architecture != "deeplab":
         yield "distill.extra_norm: only architecture deeplab has one"
+    if recipe.network.drop_path and recipe.network.architecture == "deeplab":
+        yield "network.drop_path: architecture deeplab leaves no branches out; set it to 0"
     yield from _indivisible(recipe)
     last = recipe.distill
     if last.rounds and last.iterations == 0:

@@ -159,6 +159,12 @@ def open_space(data: recipe.Data) -> labels.LabelSpace:
     return labels.label_space(data.classes)
 
 
+def evenly_spaced(count: int, length: int) -> list[int]:
+    """Up to so many indices of 0 … length-1, each in the middle of its part."""
+    count = min(count, length)
+    return [(2 * number + 1) * length // (2 * count) for number in range(count)]
+
+
 def default_ids(data: recipe.Data) -> str:
     """Meaning of labels in plain folders: an own label map means its own ids, a built-in space train ids."""
     return data.classes if _is_map(data.classes) else ""

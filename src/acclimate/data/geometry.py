@@ -78,7 +78,7 @@ class Grid:
 
     def _count(self, length: int) -> int:
         if not self.corners:
-            return math.ceil(length / self.stride)
+            return (length + self.stride - 1) // self.stride  # rounded up by what torch.export can follow
         return (length + 1) // self.stride + 1 if self.beyond else max(1, length // self.stride)
 
     def _step(self, length: int) -> float:

@@ -118,7 +118,7 @@ def orphan_labels(arrangement: Arrangement) -> list[Path]:
     template = re.sub(r"\\\{\w+\\\}", ".+", re.escape(str(arrangement.base / arrangement.labels)))
     if not template.endswith(tuple(map(re.escape, LABEL_SUFFIXES))):
         template += f"({'|'.join(map(re.escape, LABEL_SUFFIXES))})"
-    files = _files(arrangement.label_folder)
+    files = files_below(arrangement.label_folder)
     return [file for file in files if str(file) not in own and re.fullmatch(template, str(file))]
 
 
@@ -216,7 +216,7 @@ def _images(arrangement: Arrangement) -> list[Sample]:
     among = bool(arrangement.labels) and arrangement.images.is_relative_to(arrangement.label_folder)
     skip = arrangement.label_folder if arrangement.labels and not among else None
     found = []
-    for path in _files(arrangement.images, skip):
+    for path in files_below(arrangement.images, skip):
         name = path.relative_to(arrangement.images).with_suffix("").as_posix()
         if path.suffix.lower() in IMAGE_SUFFIXES and name.endswith(arrangement.ending):
             found.append(Sample(name.removesuffix(arrangement.ending), path))
@@ -224,10 +224,10 @@ def _images(arrangement: Arrangement) -> list[Sample]:
     wanted = [
         s for s in found if str(s.image) not in labels and (arrangement.only is None or s.name in arrangement.only)
     ]
-    return sorted(wanted, key=lambda s: (_natural(s.name), s.image))
+    return sorted(wanted, key=lambda s: (natural(s.name), s.image))
 
 
-def _files(folder: Path, skip: Path | None = None) -> Iterator[Path]:
+def files_below(folder: Path, skip: Path | None = None) -> Iterator[Path]:
     """Files below a folder, links followed; hidden ones and the folder to skip are passed over."""
     for parent, folders, files in os.walk(folder, followlinks=True):
         here = os.path.realpath(parent)
@@ -241,7 +241,7 @@ def _files(folder: Path, skip: Path | None = None) -> Iterator[Path]:
         yield from (Path(parent, f) for f in sorted(files) if not f.startswith("."))
 
 
-def _natural(name: str) -> list[str | int]:
+def natural(name: str) -> list[str | int]:
     """Sort key by which img2 stands before img10."""
     return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"([0-9]+)", name))]
 

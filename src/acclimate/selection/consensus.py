@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from acclimate import distributed
-from acclimate.data.datasets import ImageSet
+from acclimate.data.datasets import ImageSet, evenly_spaced
 from acclimate.data.geometry import Grid
 from acclimate.data.seeding import generator
 from acclimate.inference import Shown, cells, prepare, stretch
@@ -60,12 +60,6 @@ class Estimate:
         by_class = {"iou": self.iou_K, "iou_error": self.error_K}
         named = {key: dict(zip(classes, value_K.tolist(), strict=True)) for key, value_K in by_class.items()}
         return {"mean_iou": self.mean_iou, "error": self.error, **named}
-
-
-def evenly_spaced(count: int, length: int) -> list[int]:
-    """Up to so many indices of 0 … length-1, each in the middle of its part."""
-    count = min(count, length)
-    return [(2 * number + 1) * length // (2 * count) for number in range(count)]
 
 
 def choose(estimates: Sequence[Estimate]) -> int:

@@ -2,10 +2,26 @@
 
 Nothing in here knows of images, networks or recipes: features, pseudo labels and prototypes go in,
 assignments, corrected labels and losses come out.
+
+    Before the loop
+        `label_shares`      the class distribution of pseudo labels
+        `PrototypeMeans`    the mean feature of each predicted class, from which
+        `Prototypes`        start: learned directions W, and their average W' that rectifies
+        `MemoryBank`        the latest features, first in, first out
+    In each step
+        `rectify`           soft pseudo labels corrected by the clusters of the teacher's features
+        `follow`            the distribution's moving average
+        `stratified_sample` pixels in the classes' shares
+        `similarity`        cosines of pixels, or of the bank, and prototypes
+        `sinkhorn`          assignments under the distribution
+        `self_labelling`    what the prototypes learn from
+        `symmetric_cross_entropy`, `cross_entropy`, `kl_divergence`, …   what the network learns from
+
+docs/plugin.md puts them into a plain training loop; examples/plugin.py is that loop.
 """
 
 from acclimate.selflabel.bank import MemoryBank
-from acclimate.selflabel.distribution import follow, label_shares
+from acclimate.selflabel.distribution import class_weights, follow, label_shares
 from acclimate.selflabel.losses import (
     contrast,
     cross_entropy,
@@ -33,6 +49,7 @@ __all__ = [
     "PrototypeMeans",
     "Prototypes",
     "Rectified",
+    "class_weights",
     "cluster_probabilities",
     "contrast",
     "cross_entropy",

@@ -25,27 +25,44 @@ def masked_mean(value: Tensor, valid: Tensor | None = None) -> Tensor:
     return torch.where(valid, value, 0).sum() / share
 
 
-def cross_entropy(logits_BKhw: Tensor, label_Bhw: Tensor, ignore: int = 255) -> Tensor:
-    """Mean cross-entropy over the pixels whose label is not ``ignore``; 0 if there are none."""
+def cross_entropy(
+    logits_BKhw: Tensor, label_Bhw: Tensor, ignore: int = 255, weight_Bhw: Tensor | None = None
+) -> Tensor:
+    """Mean cross-entropy over the pixels whose label is not ``ignore``; 0 if there are none.
+
+    ``weight_Bhw`` multiplies each pixel's, and does not count in the mean: little trust is a small loss.
+    """
     value_Bhw = F.cross_entropy(wide(logits_BKhw), label_Bhw, ignore_index=ignore, reduction="none")
-    return masked_mean(value_Bhw, label_Bhw != ignore)
+    return masked_mean(value_Bhw if weight_Bhw is None else value_Bhw * weight_Bhw, label_Bhw != ignore)
 
 
-def reverse_cross_entropy(logits_BKhw: Tensor, label_Bhw: Tensor, ignore: int = 255) -> Tensor:
+def reverse_cross_entropy(
+    logits_BKhw: Tensor, label_Bhw: Tensor, ignore: int = 255, weight_Bhw: Tensor | None = None
+) -> Tensor:
     """-Σ_k p_k log y_k with log 0 taken as log 1e-4: bounded, hence tolerant of wrong labels (SCE, ICCV 2019)."""
     prob_BKhw = wide(logits_BKhw).softmax(dim=1).clamp(1e-7, 1.0)
     valid_Bhw = label_Bhw != ignore
     of_label_Bhw = prob_BKhw.gather(1, label_Bhw.where(valid_Bhw, 0)[:, None])[:, 0]
     # log 1 of the label is 0, so that what remains is the other classes' probability.
-    return masked_mean(-math.log(1e-4) * (prob_BKhw.sum(dim=1) - of_label_Bhw), valid_Bhw)
+    value_Bhw = -math.log(1e-4) * (prob_BKhw.sum(dim=1) - of_label_Bhw)
+    return masked_mean(value_Bhw if weight_Bhw is None else value_Bhw * weight_Bhw, valid_Bhw)
 
 
 def symmetric_cross_entropy(
-    logits_BKhw: Tensor, label_Bhw: Tensor, alpha: float = 0.1, beta: float = 1.0, ignore: int = 255
+    logits_BKhw: Tensor,
+    label_Bhw: Tensor,
+    alpha: float = 0.1,
+    beta: float = 1.0,
+    ignore: int = 255,
+    weight_Bhw: Tensor | None = None,
 ) -> Tensor:
-    """alpha * cross-entropy + beta * reverse cross-entropy (paper Eq. 8)."""
-    forward = cross_entropy(logits_BKhw, label_Bhw, ignore)
-    return alpha * forward + beta * reverse_cross_entropy(logits_BKhw, label_Bhw, ignore)
+    """alpha * cross-entropy + beta * reverse cross-entropy (paper Eq. 8), each weighted pixel by pixel."""
+    terms = []
+    if alpha:
+        terms.append(alpha * cross_entropy(logits_BKhw, label_Bhw, ignore, weight_Bhw))
+    if beta:
+        terms.append(beta * reverse_cross_entropy(logits_BKhw, label_Bhw, ignore, weight_Bhw))
+    return torch.stack(terms).sum()
 
 
 def self_labelling(feat_ND: Tensor, proto_KD: Tensor, assign_NK: Tensor, temperature: float = 0.08) -> Tensor:

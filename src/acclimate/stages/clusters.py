@@ -13,6 +13,7 @@ from acclimate.devices import upload
 from acclimate.selflabel import (
     MemoryBank,
     Prototypes,
+    class_weights,
     contrast,
     dot_similarity,
     follow,
@@ -51,10 +52,17 @@ class Clusters(nn.Module):
         self.logit_bank = MemoryBank(stage.bank if stage.weight_logits else 0, len(initial.distribution_K))
         self.distribution_K: Tensor
         self.register_buffer("distribution_K", initial.distribution_K.float())
+        self.shares: dict[str, Tensor] = {}
+        """Of each class, (K,), in the last step: of pseudo labels, of assignments, and what follows. For the log."""
 
     def follow(self, label_Bhw: Tensor) -> None:
         """Let the class distribution follow the pseudo labels."""
-        follow(self.distribution_K, label_Bhw, self.stage.distribution_momentum)
+        self.shares["share_labels"] = follow(self.distribution_K, label_Bhw, self.stage.distribution_momentum)
+        self.shares["share_average"] = self.distribution_K.clone()
+
+    def balance(self) -> Tensor:
+        """Weight of each class's pixels, (K,), by the class distribution."""
+        return class_weights(self.distribution_K, self.stage.balance)
 
     def draw(self, feat_BDhw: Tensor, logits_BKhw: Tensor, label_Bhw: Tensor) -> list[Pixels]:
         """Labelled pixels of all processes' images, drawn at random: one group, or one for each image."""
@@ -86,10 +94,12 @@ class Clusters(nn.Module):
     def losses(self, groups: list[Pixels]) -> dict[str, Tensor]:
         """Assign each group together with the banks, learn the prototypes from it, remember it (paper Eq. 6, 7)."""
         terms: dict[str, list[Tensor]] = {"selflabel": [], "logits": []}
+        assigned = []
         for pixels in groups:
             proto_KD = self.prototypes.weight_KD
             current_NK = similarity(pixels.feat_ND, proto_KD).detach()
             assign_NK = self._assign(self._bank_scores(), current_NK)
+            assigned.append(assign_NK.sum(0) / max(len(assign_NK), 1))
             self.bank.push(F.normalize(pixels.feat_ND, dim=1), pixels.label_N)
             terms["selflabel"].append(self_labelling(pixels.feat_ND, proto_KD, assign_NK, self.stage.temperature))
             if self.stage.weight_logits:
@@ -97,6 +107,7 @@ class Clusters(nn.Module):
                 assign_NK = self._assign(self._remembered(self.logit_bank), unit_NK)
                 self.logit_bank.push(unit_NK, pixels.label_N)
                 terms["logits"].append(self_labelling(pixels.feat_ND, proto_KD, assign_NK, self.stage.temperature))
+        self.shares["share_assignments"] = torch.stack(assigned).mean(0)
         return {name: torch.stack(values).mean() for name, values in terms.items() if values}
 
     def contrast(self, feat_BDhw: Tensor, label_BP: Tensor, whole_B: Tensor) -> Tensor:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from acclimate import recipe
 from acclimate.data.replay import whole_to_weak
@@ -59,6 +60,7 @@ class SelfLabelTask(Task):
     def __init__(self, student: Segmenter, initial: Initial, choices: recipe.Recipe) -> None:
         self.stage = choices.selflabel
         noisy = self.stage.teacher_mode == "train"
+        self.steady = choices.network.statistics == "target"
         student.feat_dropped = noisy
         super().__init__(student, choices, self.stage, noisy)
         self.clusters = Clusters(initial, self.stage, student.channels)
@@ -67,6 +69,14 @@ class SelfLabelTask(Task):
         rate = self.lr * self.stage.prototype_factor
         group = {"params": list(prototypes.parameters()), "lr": rate, "weight_decay": self.stage.prototype_decay}
         self.optimizers = [optimizer_for(self, [group])]
+
+    def train(self, mode: bool = True) -> Self:
+        """The target's statistics, which the student starts with, stay: the batch's would be half the source's."""
+        super().train(mode)
+        for module in self.student.modules():
+            if self.steady and isinstance(module, _BatchNorm):
+                module.eval()
+        return self
 
     def step(self, batch: tuple[SourceBatch, TargetBatch]) -> dict[str, Tensor]:
         source, target = batch
@@ -77,7 +87,7 @@ class SelfLabelTask(Task):
         studied = self._study(source, target, patches)
 
         on_source = self.to_pixels(studied.source.logits_BKhw, source.label_BHW)
-        terms = {"source": cross_entropy(on_source, source.label_BHW)}
+        terms = {"source": cross_entropy(on_source, source.label_BHW, IGNORE, self._balance(source.label_BHW))}
         if stage.weight_target or stage.weight_uniform:
             terms |= self._target_losses(studied.learned, rectified, target, patches)
         if stage.weight_consistency:
@@ -88,7 +98,7 @@ class SelfLabelTask(Task):
             terms["contrast"] = self._contrast(taught, studied.learned, rectified, target, patches)
         self.clusters.follow(rectified.label_Bhw)
         loss = sum(getattr(stage, f"weight_{name}") * term for name, term in terms.items())
-        return {"loss": torch.as_tensor(loss), **terms}
+        return {"loss": torch.as_tensor(loss), **terms, **self.clusters.shares}
 
     def after_step(self) -> None:
         super().after_step()
@@ -108,12 +118,14 @@ class SelfLabelTask(Task):
 
     def _rectify(self, taught: Taught, target: TargetBatch) -> Rectified:
         """Labels of the weak view; IGNORE where it shows nothing of the image."""
+        online = self.stage.labels == "online"
+        soft_BKhw = taught.weak.logits_BKhw.softmax(dim=1) if online else target.soft_BKhw
         if self.stage.rectify:
             average_KD = self.clusters.prototypes.average_KD
-            found = rectify(target.soft_BKhw, taught.weak.feat_BDhw, average_KD, self.stage.temperature)
+            found = rectify(soft_BKhw, taught.weak.feat_BDhw, average_KD, self.stage.temperature)
         else:
-            confidence_Bhw, label_Bhw = target.soft_BKhw.max(dim=1)
-            found = Rectified(label_Bhw, confidence_Bhw, target.soft_BKhw)
+            confidence_Bhw, label_Bhw = soft_BKhw.max(dim=1)
+            found = Rectified(label_Bhw, confidence_Bhw, soft_BKhw)
         return found._replace(label_Bhw=found.label_Bhw.where(target.valid_Bhw, IGNORE))
 
     def _study(self, source: SourceBatch, target: TargetBatch, patches: Patches) -> Studied:
@@ -135,11 +147,26 @@ class SelfLabelTask(Task):
         label_Bhw = patches.paste_labels(self._labels(rectified, target))
         terms = {}
         if self.stage.weight_target:
-            alpha, beta = self.stage.alpha, self.stage.beta
-            terms["target"] = symmetric_cross_entropy(logits_BKhw, label_Bhw, alpha, beta, IGNORE)
+            weight_Bhw = self._trust(rectified, target, patches) * self._balance(label_Bhw)
+            terms["target"] = symmetric_cross_entropy(
+                logits_BKhw, label_Bhw, self.stage.alpha, self.stage.beta, IGNORE, weight_Bhw
+            )
         if self.stage.weight_uniform:
             terms["uniform"] = uniform_regulariser(logits_BKhw)
         return terms
+
+    def _balance(self, label_BHW: Tensor) -> Tensor:
+        """Weights of pixels by their class, so that rare ones count for more."""
+        return self.clusters.balance()[label_BHW.where(label_BHW != IGNORE, 0)]
+
+    def _trust(self, rectified: Rectified, target: TargetBatch, patches: Patches) -> Tensor:
+        """How far the labels of the view they are learned on are trusted, 0 … 1; pasted ones are the source's own."""
+        trust_Bhw = rectified.confidence_Bhw
+        if self.stage.trust == "alike":
+            return torch.ones_like(trust_Bhw)
+        if self.stage.target_view == "strong":
+            trust_Bhw = self.carrier(trust_Bhw[:, None], target, "nearest")[:, 0]
+        return trust_Bhw.where(~patches.pasted_Bhw, 1.0)
 
     def _consistency(
         self, taught: Taught, rectified: Rectified, on_strong: Features, target: TargetBatch, patches: Patches
