@@ -13,6 +13,7 @@ from PIL import Image
 
 import acclimate
 from acclimate import cli, recipe
+from acclimate.cli.recipes import header
 from acclimate.errors import UserError
 
 HEAVY = {"torch", "torchvision", "timm", "numpy", "PIL", "rich", "yaml"}
@@ -173,10 +174,38 @@ def test_commands_end_without_a_traceback(call, asked, monkeypatch, error):
 
 def test_recipes_are_listed_and_shown(call):
     _, listing, _ = call("recipes")
-    assert [line.split()[0] for line in listing.splitlines()] == recipe.names()
+    assert [line for line in listing.splitlines() if line in recipe.names()] == recipe.names()
     for name in recipe.names():
         code, out, _ = call("recipes", name)
         assert (code, out) == (0, recipe.read(name)[0])
+
+
+@pytest.mark.parametrize("width", [40, 100])
+def test_the_list_has_what_the_headers_say_and_fits_the_terminal(call, monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    _, listing, _ = call("recipes")
+    text = " ".join(listing.split())
+    assert "laptop Your own folders, or a small benchmark, on a laptop without a GPU." in text
+    assert "hardware: 2 CPU cores time: 36 minutes" in text and "command: acclimate demo --out runs/demo" in text
+    entries = [line for line in listing.splitlines() if line.startswith(" ")]
+    assert max(map(len, entries)) <= width
+
+
+def test_recipes_as_json(call):
+    listed = json.loads(call("recipes", "--json")[1])
+    assert list(listed) == recipe.names()
+    assert listed["demo"]["command"] == "acclimate demo --out runs/demo"
+    _, out, err = call("recipes", "laptop", "--json")
+    shown = json.loads(out)
+    assert shown["recipe"]["selflabel"]["iterations"] == 500 and shown["hardware"] == "2 CPU cores"
+    assert err == recipe.read("laptop")[0]
+    assert "\\" not in listed["gta5-cityscapes-official"]["command"]
+
+
+def test_headers_end_where_remarks_begin():
+    text = "# A recipe,\n# in two lines.\n#   time:  1 h\n#          on a laptop\n#   mIoU:  50\n# A remark.\ndata: 1\n"
+    assert header(text) == {"summary": "A recipe, in two lines.", "time": "1 h on a laptop", "mIoU": "50"}
+    assert header("data: {}\n") == {"summary": ""}
 
 
 @pytest.fixture
@@ -241,8 +270,8 @@ def test_predict_writes_masks_once(call, trained, labelled):
     assert out.startswith("2 masks")
     assert len(list((labelled / "masks").iterdir())) == 4
     code, _, err = call(*words)
-    assert code == 2
-    assert "--overwrite" in err
+    assert code == 0
+    assert "2 of 2 masks are there already" in err and "--overwrite" in err
     assert call(*words, "--overwrite")[0] == 0
 
 
@@ -252,12 +281,59 @@ def test_check_describes_the_data(call, labelled):
              "--labels", labelled / "map.yaml", "source.batch=2", "warmup.batch=2", "selflabel.batch=2",
              "distill.batch=2", "data.width=96")  # fmt: skip
     code, out, err = call("check", *words)
-    assert (code, err) == (0, "")
+    assert code == 0
     assert all(word in out for word in ("source", "target", "96 x 64", "red", "blue", "No problems found"))
+    assert "warning: data.source and data.target: 2 of 2 images are the same" in err and "warning" not in out
+    code, out, told = call("check", *words, "--json")
+    facts = json.loads(out)
+    assert code == 0 and "No problems found" in told and err in told
+    assert facts["classes"] == ["red", "green", "blue"] and len(facts["warnings"]) == err.count("warning: ")
+    assert facts["sets"]["source"]["images"] == 2 and facts["sets"]["source"]["largest_hw"] == [64, 96]
+    assert sum(facts["sets"]["source"]["frequency"].values()) == pytest.approx(1)
+    assert facts["sets"]["target"]["frequency"] is None and facts["unreadable"] == []
+    assert call("check", *words, "--quiet") == (0, "", err)
     (labelled / "labels" / "1.png").unlink()
-    code, _, err = call("check", *words)
-    assert code == 2
+    code, out, err = call("check", *words)
+    assert code == 2 and "No problems" not in out
     assert "1.png" in err
+    code, out, err = call("check", *words, "--json", "--quiet")
+    assert code == 2 and err == f"acclimate: {json.loads(out)['error']}\n"
+
+
+def test_adapt_tells_scripts_what_came_out(call, monkeypatch, tmp_path):
+    class Finished:
+        folder, best, results = tmp_path, tmp_path / "model.safetensors", [{"name": "source", "mean_iou": 0.5}]
+
+    def adapt(*_):
+        sys.stdout.write("source …\n")
+        return Finished()
+
+    monkeypatch.setattr("acclimate.pipeline.adapt", adapt)
+    told = {"run": str(tmp_path), "model": str(tmp_path / "model.safetensors"), "stages": Finished.results}
+    code, out, err = call("adapt", "--out", tmp_path, "--json")
+    assert (code, json.loads(out), err) == (0, told, "source …\n")
+    code, out, err = call("adapt", "--out", tmp_path, "--json", "--quiet")
+    assert (code, json.loads(out), err) == (0, told, "")
+    assert call("adapt", "--out", tmp_path, "--quiet") == (0, "", "")
+    monkeypatch.setenv("RANK", "1")
+    assert call("adapt", "--out", tmp_path, "--json") == (0, "", ""), "the first of many processes answers"
+
+
+def test_predict_tells_scripts_which_masks(call, trained, labelled):
+    words = ("predict", trained, labelled / "images", "--out", labelled / "masks", "--device", "cpu", "--json")
+    code, out, err = call(*words)
+    assert code == 0 and "2 masks in" in err
+    assert json.loads(out)["masks"] == [str(labelled / "masks" / f"{number}.png") for number in range(2)]
+
+
+def test_quiet_keeps_warnings_of_modules_and_drops_their_reports(call, monkeypatch):
+    def run(args):
+        log = logging.getLogger("acclimate.data")
+        log.info("4 tensors matched")
+        log.warning("a disk is slow")
+
+    monkeypatch.setitem(cli.COMMANDS, "recipes", cli.Command("recipes", "list", lambda parser: None, run))
+    assert call("recipes", "--quiet") == (0, "", "a disk is slow\n")
 
 
 def test_the_module_runs_as_a_program():

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from acclimate import mistakes
 from acclimate.data.datasets import ImageSet, LabelledSet, default_ids, open_images, open_labelled, open_space
 from acclimate.data.decode import read_size
 from acclimate.data.evidence import Value, doubt, values_in
@@ -65,6 +66,8 @@ class _Report:
     """By role, so that a thousand broken files of one set do not hide the one of another."""
     unreadable: list[str] = field(default_factory=list)
     """Names of target images to leave out."""
+    files: dict[str, set[str]] = field(default_factory=dict)
+    """Paths of all images, by role."""
 
     def problem(self, role: str, message: str) -> None:
         self.problems.setdefault(role, []).append(message)
@@ -106,10 +109,11 @@ def check(recipe: Recipe, log: Callable[[str], None] = lambda _: None, decoded: 
             _note_files(images, folder, role, report)
             if found is not None:
                 report.sets.append(found)
-                _note_padding(found, recipe, report)
+            report.files[role] = {str(sample.image) for sample in images.samples}
     if report.problems or space is None:
         raise UserError(_listing(report.problems))
     _note_absent_classes(space, report)
+    report.warnings += [*mistakes.doubts(recipe, report.sets), *mistakes.overlaps(report.files)]
     return Findings(space, tuple(report.sets), tuple(report.warnings), tuple(report.unreadable))
 
 
@@ -264,18 +268,6 @@ def _batches(recipe: Recipe, role: str) -> Iterator[tuple[str, int]]:
             yield "selflabel.batch", recipe.selflabel.batch
         if recipe.distill.rounds:
             yield "distill.batch", recipe.distill.batch
-
-
-def _note_padding(found: SetFindings, recipe: Recipe, report: _Report) -> None:
-    """Crops may reach over the image's edge, but not mostly."""
-    data = recipe.data
-    height, width = data.width * found.largest_hw[0] / found.largest_hw[1], data.width
-    if found.role != "val" and (data.crop[0] > 2 * height or data.crop[1] > 2 * width):
-        report.warnings.append(
-            f"data.{found.role}: crops of {data.crop[0]}x{data.crop[1]} pixels (height x width) are more than twice "
-            f"the images' {height:.0f}x{width} at data.width: {width}, so most of a crop is padding; "
-            f"lower data.crop or raise data.width"
-        )
 
 
 def _note_files(images: ImageSet, folder: Folder, role: str, report: _Report) -> None:

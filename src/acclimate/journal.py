@@ -3,49 +3,56 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress, TaskID
 
 from acclimate import distributed
 from acclimate.errors import UserError
 from acclimate.files import atomic, explained, sync
 from acclimate.printable import printable
+from acclimate.progress import SILENCE, bar, clock, console
 
 
 class Journal:
     """Progress on the console (a bar on a terminal, plain lines elsewhere) and records in a file.
 
+    Progress goes to standard output, warnings to standard error, so that they are seen where progress is not wanted.
+
     Of many processes the main one alone talks and records.
 
     Args:
         path: the ``metrics.jsonl`` to append to; one JSON object a line with at least stage and step.
-        console: where to show progress; default standard output.
+        on: where to show progress and warnings; default standard output and standard error.
         tensorboard: folder for TensorBoard's events; None for none.
 
     Raises:
         UserError: TensorBoard is asked for and not installed.
     """
 
-    def __init__(self, path: Path, console: Console | None = None, tensorboard: Path | None = None) -> None:
+    def __init__(self, path: Path, on: Console | None = None, tensorboard: Path | None = None) -> None:
         self.path = path
-        self._events = _events(tensorboard) if tensorboard else None
-        self.console = console or Console(
-            file=sys.stdout, highlight=False, markup=False, emoji=False, quiet=not distributed.is_main()
-        )
+        self._events = _events(tensorboard) if tensorboard and distributed.is_main() else None
+        self.console = on or console()
+        self._aside = on or Console(stderr=True, highlight=False, markup=False, emoji=False, quiet=self.console.quiet)
         self._bar: Progress | None = None
         self._bar_task: TaskID | None = None
-        self._total, self._seen, self._since = 0, 0, 0.0
+        self._stage, self._total, self._seen, self._since = "", 0, 0, 0.0
 
     def say(self, text: str) -> None:
         """One line for the person watching."""
         self.console.print(printable(text), soft_wrap=True, markup=False, emoji=False)
+
+    def warn(self, text: str) -> None:
+        """A warning: what is likely a mistake or was damaged, and what to do."""
+        told = printable(f"warning: {text}")
+        self._aside.print(told, style="yellow", soft_wrap=True, markup=False, emoji=False)
 
     def record(self, stage: str, step: int, **values: Any) -> None:
         """One line for the file."""
@@ -53,9 +60,24 @@ class Journal:
             return
         with explained(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"stage": stage, "step": step, **values}) + "\n")
+        self.curves(stage, step, _scalars(values))
+
+    def curves(self, stage: str, step: int, values: Mapping[str, float]) -> None:
+        """Points for TensorBoard alone, if it is wanted."""
         if self._events is not None:
             for name, value in values.items():
                 self._events.add_scalar(f"{stage}/{name}", value, step)
+            self._events.flush()
+
+    @property
+    def pictured(self) -> bool:
+        """Whether anybody wants pictures."""
+        return self._events is not None
+
+    def picture(self, stage: str, step: int, name: str, image_HWC: np.ndarray) -> None:
+        """A picture (uint8 RGB) for TensorBoard, if it is wanted."""
+        if self._events is not None:
+            self._events.add_image(f"{stage}/{name}", image_HWC, step, dataformats="HWC")
             self._events.flush()
 
     def rewind(self, stage: str, step: int) -> None:
@@ -73,8 +95,8 @@ class Journal:
         lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
         records = [_record(line) for line in lines]
         if None in records:
-            self.say(
-                f"warning: {self.path}: line {records.index(None) + 1} was cut and is dropped; lines before it may be "
+            self.warn(
+                f"{self.path}: line {records.index(None) + 1} was cut and is dropped; lines before it may be "
                 "missing, too. What is done again is recorded again, and nothing else depends on this file"
             )
         kept = [line for line, record in zip(lines, records, strict=True) if record and not unwanted(record)]
@@ -92,16 +114,15 @@ class Journal:
     def stage(self, name: str, total: int, start: int = 0, unit: str = "it") -> Iterator[None]:
         """Show progress of a piece of work with ``total`` units, of which ``start`` are done already."""
         self.rewind(name, start)
-        self._total, self._seen, self._since = total, start, time.monotonic()
+        self._stage, self._total, self._seen, self._since = name, total, start, time.monotonic()
         if start:
             self.say(f"{name}: going on at {unit} {start} of {total}")
-        if not self.console.is_terminal or self.console.quiet:
+        if not self.console.is_interactive or self.console.quiet:
             yield
             self.sync()
             return
-        columns = (TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, TextColumn("{task.fields[losses]}"), console=self.console, transient=True) as bar:
-            self._bar, self._bar_task = bar, bar.add_task(name, total=total, completed=start, losses="")
+        with bar(self.console) as self._bar:
+            self._bar_task = self._bar.add_task(name, total=total, completed=start, said="")
             try:
                 yield
             finally:
@@ -109,22 +130,32 @@ class Journal:
         self.sync()
 
     def advance(self, step: int) -> None:
-        """Move the bar."""
+        """Move the bar; without one, say now and then that work goes on."""
         if self._bar is not None and self._bar_task is not None:
             self._bar.update(self._bar_task, completed=step)
+        elif time.monotonic() - self._since > SILENCE:
+            self.say(self._line(step, self._speed(step)))
 
-    def losses(self, stage: str, step: int, terms: dict[str, float]) -> None:
-        """Record loss terms, and show them with the speed since the last time and the remaining time."""
-        self.record(stage, step, **{name: round(value, 6) for name, value in terms.items()})
+    def losses(self, stage: str, step: int, terms: Mapping[str, float | list[float]]) -> None:
+        """Record loss terms, and show the scalars with the speed since the last time and the remaining time."""
+        self.record(stage, step, **{name: _rounded(value) for name, value in terms.items()})
+        speed, said = self._speed(step), "  ".join(f"{name} {value:.3f}" for name, value in _scalars(terms).items())
+        if self._bar is not None and self._bar_task is not None:
+            # The loss first: of a line that is cut the beginning is left.
+            self._bar.update(self._bar_task, said=f"{said}  {speed:.2f} it/s")
+        else:
+            self.say(f"{self._line(step, speed)}  {speed:.2f} it/s  {said}")
+
+    def _speed(self, step: int) -> float:
+        """Steps a second since this was asked last."""
         now = time.monotonic()
         speed = (step - self._seen) / max(now - self._since, 1e-6)
         self._seen, self._since = step, now
-        text = "  ".join([f"{speed:.2f} it/s", *(f"{name} {value:.3f}" for name, value in terms.items())])
-        if self._bar is not None and self._bar_task is not None:
-            self._bar.update(self._bar_task, losses=text)
-            return
+        return speed
+
+    def _line(self, step: int, speed: float) -> str:
         left = (self._total - step) / speed if speed else 0.0
-        self.say(f"{stage:<10} {step:>6}/{self._total}  {_clock(left)} left  {text}")
+        return f"{self._stage:<10} {step:>6}/{self._total}  {clock(left)} left"
 
 
 def _events(folder: Path) -> Any:
@@ -137,6 +168,14 @@ def _events(folder: Path) -> Any:
     return SummaryWriter(str(folder))
 
 
+def _scalars(values: Mapping[str, Any]) -> dict[str, float]:
+    return {name: value for name, value in values.items() if not isinstance(value, list)}
+
+
+def _rounded(value: float | list[float]) -> float | list[float]:
+    return [round(one, 6) for one in value] if isinstance(value, list) else round(value, 6)
+
+
 def _record(line: str) -> dict[str, Any] | None:
     """What a line says, or None if it is not whole."""
     try:
@@ -144,9 +183,3 @@ def _record(line: str) -> dict[str, Any] | None:
     except ValueError:
         return None
     return record if line.endswith("\n") and isinstance(record, dict) and {"stage", "step"} <= record.keys() else None
-
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

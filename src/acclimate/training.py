@@ -114,7 +114,7 @@ def descend(task: Task, batch: Any, accumulate: int = 1) -> dict[str, Tensor]:
     for optimizer in task.optimizers:
         optimizer.step()
     task.after_step()
-    return {name: torch.stack([terms[name] for terms in said]).mean() for name in said[0]}
+    return {name: torch.stack([terms[name] for terms in said]).mean(0) for name in said[0]}
 
 
 def _descend_part(task: Task, part: Any, accumulate: int) -> dict[str, Tensor]:
@@ -191,12 +191,15 @@ def log(task: Task, state: State, plan: Plan, journal: Journal) -> None:
         journal.losses(plan.name, state.step, terms)
 
 
-def read_terms(state: State, plan: Plan) -> dict[str, float]:
+def read_terms(state: State, plan: Plan) -> dict[str, float | list[float]]:
     """Mean of each loss term over the steps not read yet, which are cleared; all must be finite."""
     unread, step = state.unread, state.step
-    sums = torch.stack([torch.stack([terms[name] for terms in unread]).mean() for name in unread[0]])
-    means = dict(zip(unread[0], distributed.mean(sums).tolist(), strict=True))
-    bad = [name for name, value in means.items() if not math.isfinite(value)]
+    sums = {name: torch.stack([terms[name] for terms in unread]).mean(0) for name in unread[0]}
+    values = iter(distributed.mean(torch.cat([term.reshape(-1) for term in sums.values()])).tolist())
+    means: dict[str, float | list[float]] = {
+        name: [next(values) for _ in term] if term.ndim else next(values) for name, term in sums.items()
+    }
+    bad = [name for name, value in means.items() if isinstance(value, float) and not math.isfinite(value)]
     if bad:
         named = [name for name in bad if name != "loss"] or bad
         raise UserError(
@@ -247,13 +250,13 @@ def find_whole(plan: Plan, journal: Journal) -> Path | None:
     newest, before = plan.folder / CHECKPOINT, plan.folder / PREVIOUS
     if newest.exists() and not is_whole(newest):
         instead = "the one before is used" if before.exists() else f"stage {plan.name} starts anew"
-        journal.say(f"warning: {newest}: damaged, its checksum is wrong; {instead}")
+        journal.warn(f"{newest}: damaged, its checksum is wrong; {instead}")
         newest.unlink()
     if not newest.exists() and before.exists():
         if is_whole(before):
             os.replace(before, newest)
         else:
-            journal.say(f"warning: {before}: damaged, its checksum is wrong; stage {plan.name} starts anew")
+            journal.warn(f"{before}: damaged, its checksum is wrong; stage {plan.name} starts anew")
     return newest if newest.exists() else None
 
 
