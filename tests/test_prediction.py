@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 import acclimate
-from acclimate import pictures
+from acclimate import pictures, prediction
+from acclimate.data.decode import read_image
 from acclimate.errors import UserError
 from acclimate.inference import predict_labels
 from acclimate.labels import IGNORE, label_space
@@ -117,16 +118,85 @@ def test_overlays_on_request(model, photos, tmp_path):
         assert overlay.size == (90, 60)
 
 
-def test_nothing_is_overwritten_unless_allowed(model, photos, tmp_path):
+def test_nothing_is_overwritten_unless_allowed(model, photos, tmp_path, caplog):
     out = tmp_path / "out"
     (out / "town").mkdir(parents=True)
     (out / "town" / "b.png").write_bytes(b"mine")
-    with pytest.raises(UserError, match=r"these files exist(.|\n)*town/b\.png"):
-        predict_files(model, photos, out)
+    with caplog.at_level("INFO", "acclimate"):
+        masks = predict_files(model, photos, out, overlay=True)
     assert (out / "town" / "b.png").read_bytes() == b"mine"
-    assert not (out / "a.png").exists(), "the error comes before the first mask"
-    assert len(predict_files(model, photos, out, overwrite=True)) == 3
+    assert (out / "town" / "b.overlay.jpg").is_file(), "what was missing is there now"
+    assert "are there already" not in caplog.text
+    assert len(masks) == 3
+    assert predict_files(model, photos, out, overwrite=True) == masks
     assert Image.open(out / "town" / "b.png").mode == "P"
+
+
+def test_the_same_call_goes_on_where_it_stopped(model, photos, tmp_path, monkeypatch, caplog):
+    out = tmp_path / "out"
+    first = predict_files(model, photos / "a.png", out)
+    before = first[0].stat().st_mtime_ns
+    monkeypatch.setattr(prediction, "read_image", lambda path: done.append(path.name) or read_image(path))
+    done = []
+    with caplog.at_level("INFO", "acclimate"):
+        masks = predict_files(model, photos, out)
+    assert sorted(done) == ["b.jpg", "c.d.PNG"]
+    assert "1 of 3 masks are there already and stay as they are" in caplog.text
+    assert [mask.name for mask in masks] == ["a.png", "b.png", "c.d.png"]
+    assert first[0].stat().st_mtime_ns == before
+    assert predict_files(model, photos, out) == masks
+    assert len(done) == 2, "there was nothing left to do"
+
+
+def test_probabilities_on_request(model, photos, tmp_path):
+    predict_files(model, photos / "a.png", tmp_path, probabilities=True)
+    with np.load(tmp_path / "a.npz") as file:
+        assert file["classes"].tolist() == ["red", "green", "blue"]
+        found = file["probabilities"]
+    assert found.dtype == np.uint8
+    expected = model.probabilities(photos / "a.png")
+    assert np.abs(found / 255 - expected).max() <= 0.5 / 255 + 1e-6
+    how = acclimate.Inference((0.8, 1.25), flip=True)
+    predict_files(Model(model.network, model.space, 128, how), photos / "a.png", tmp_path / "more", probabilities=True)
+    with np.load(tmp_path / "more" / "a.npz") as file:
+        expected = Model(model.network, model.space, 128, how).probabilities(photos / "a.png")
+        assert np.abs(file["probabilities"] / 255 - expected).max() <= 0.5 / 255 + 1e-6
+
+
+def test_frames_come_in_their_order_and_keep_their_names(model, blocks, tmp_path):
+    (tmp_path / "video").mkdir()
+    for number in (1, 2, 10, 11):
+        Image.fromarray(blocks(40, 60, number)[0]).save(tmp_path / "video" / f"frame{number}.png")
+    masks = predict_files(model, tmp_path / "video", tmp_path / "out", batch=3)
+    assert [mask.name for mask in masks] == [f"frame{number}.png" for number in (1, 2, 10, 11)]
+    assert [batch[0] for batch in model.network.batches] == [3, 1], "three together, then the rest"
+    for number, mask in zip((1, 2, 10, 11), masks, strict=True):
+        assert np.array_equal(np.asarray(Image.open(mask)), model.predict(tmp_path / "video" / f"frame{number}.png"))
+    with pytest.raises(UserError, match="batch: expected at least 1 image, found 0"):
+        predict_files(model, tmp_path / "video", tmp_path / "none", batch=0)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("photos/*", ["a.png", "town/b.png", "town/north/c.d.png"]),
+        ("photos/**/*.[jP]*", ["town/b.png", "town/north/c.d.png"]),
+        ("photos/t*n/*.jpg", ["town/b.png"]),
+        ("ph*s/a.png", ["photos/a.png"]),
+    ],
+)
+def test_patterns_keep_sub_folders_below_what_they_name(model, photos, tmp_path, pattern, expected):
+    masks = predict_files(model, photos.parent / pattern, tmp_path / "out")
+    assert [mask.relative_to(tmp_path / "out").as_posix() for mask in masks] == expected
+
+
+def test_patterns_that_match_nothing_are_named(model, photos, tmp_path):
+    with pytest.raises(UserError, match=r"\*\.gif: no images"):
+        predict_files(model, photos / "*.gif", tmp_path / "out")
+
+
+def test_an_image_that_is_named_twice_is_done_once(model, photos, tmp_path):
+    assert len(predict_files(model, [photos, photos / "a.png"], tmp_path / "out")) == 3
 
 
 def test_photos_never_give_way_to_their_masks(model, photos):

@@ -16,6 +16,8 @@ from acclimate.errors import UserError
 
 if TYPE_CHECKING:
     from acclimate.adaptation import adapt
+    from acclimate.exporting import export
+    from acclimate.hub import HubModel
     from acclimate.inference import Inference
     from acclimate.prediction import evaluate_on as evaluate
     from acclimate.prediction import load
@@ -23,11 +25,24 @@ if TYPE_CHECKING:
     from acclimate.recipe import Recipe
 
 __version__ = "0.1.0"
-__all__ = ["Inference", "Recipe", "UserError", "__version__", "adapt", "evaluate", "load", "predict"]
+__all__ = [
+    "HubModel",
+    "Inference",
+    "Recipe",
+    "UserError",
+    "__version__",
+    "adapt",
+    "evaluate",
+    "export",
+    "load",
+    "predict",
+]
 
 _HOMES = {
     "adapt": ("acclimate.adaptation", "adapt"),
     "evaluate": ("acclimate.prediction", "evaluate_on"),
+    "export": ("acclimate.exporting", "export"),
+    "HubModel": ("acclimate.hub", "HubModel"),
     "Inference": ("acclimate.inference", "Inference"),
     "load": ("acclimate.prediction", "load"),
     "predict": ("acclimate.prediction", "predict_files"),

@@ -97,6 +97,8 @@ class Scores:
     subsets: Mapping[str, float] = field(default_factory=dict)
     """Mean IoU over the classes of smaller label spaces, by their names: the literature's means over 16 and 13 of
     the Cityscapes classes. The model and its IoU per class are the same; only fewer classes are in the mean."""
+    confusion: tuple[tuple[int, ...], ...] = ()
+    """Pixels of the class of the row that were predicted as that of the column; for the report, not in `to_dict`."""
 
     @classmethod
     def of(cls, confusion: Confusion, space: LabelSpace, images: int) -> Scores:
@@ -111,6 +113,7 @@ class Scores:
             frequency_weighted_iou=confusion.frequency_weighted_iou(),
             images=images,
             pixels=tuple(confusion.matrix.sum(1).tolist()),
+            confusion=tuple(map(tuple, confusion.matrix.tolist())),
             subsets={
                 name: _mean(iou_K[[space.classes.index(member) for member in members]])
                 for name, members in _subsets(space.classes).items()
@@ -119,7 +122,7 @@ class Scores:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, which has no NaN: it becomes None. IoU and pixels by class name."""
-        named = ("classes", "iou", "pixels", "subsets")
+        named = ("classes", "iou", "pixels", "subsets", "confusion")
         rest = {f.name: _null(getattr(self, f.name)) for f in fields(self) if f.name not in named}
         by_class = {name: dict(zip(self.classes, getattr(self, name), strict=True)) for name in ("iou", "pixels")}
         by_name = {**by_class, "subsets": self.subsets}

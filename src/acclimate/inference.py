@@ -109,7 +109,7 @@ def cells(network: Segmenter, shown: Shown, flip: bool = False) -> tuple[Tensor,
     With ``flip`` the probabilities are averaged with those of the mirrored image.
     """
     (scaled_HWC,) = shown.scaled
-    image_BCHW = _batch(network, [scaled_HWC])
+    image_BCHW = batch_of(network, [scaled_HWC])
     with _evaluating(network):
         logits_BKhw, feat_BDhw = network(image_BCHW)
         prob_BKhw = logits_BKhw.float().softmax(1)
@@ -234,7 +234,7 @@ def _probabilities(network: Segmenter, scaled_HWC: np.ndarray, size_hw: Size, fl
 
 def _look(network: Segmenter, scaled: Sequence[np.ndarray], mirrored: bool = False) -> Tensor:
     """Logits B×K×h×w (float32) of scaled images; with ``mirrored``, of their mirrored images and turned back."""
-    image_BCHW = _batch(network, scaled)
+    image_BCHW = batch_of(network, scaled)
     with _evaluating(network):
         logits_BKhw = network(image_BCHW.flip(-1) if mirrored else image_BCHW)[0].float()
     return logits_BKhw.flip(-1) if mirrored else logits_BKhw
@@ -253,7 +253,7 @@ def _scaled(image_HWC: np.ndarray, scaled_hw: Size) -> np.ndarray:
     return np.asarray(Image.fromarray(image_HWC).resize(size, Image.Resampling.BILINEAR))  # averages when it shrinks
 
 
-def _batch(network: Segmenter, scaled: Sequence[np.ndarray]) -> Tensor:
+def batch_of(network: Segmenter, scaled: Sequence[np.ndarray]) -> Tensor:
     """float32 BCHW in [0, 1], on the network's device, of uint8 HWC images of one size."""
     image_BHWC = np.stack(scaled)
     if not network.grid.corners:  # the last row and column repeated up to whole cells and the least size

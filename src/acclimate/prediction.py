@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
-from rich.console import Console
-from rich.progress import track
 
 from acclimate import distributed, pictures
 from acclimate.data.datasets import open_labelled, read_image
-from acclimate.data.layouts import IMAGE_SUFFIXES
 from acclimate.errors import UserError
 from acclimate.evaluation import Scores, evaluate
-from acclimate.files import expanded
+from acclimate.files import atomic, expanded
 from acclimate.inference import (
     ONE_LOOK,
     Inference,
@@ -32,11 +28,13 @@ from acclimate.inference import (
     prepare,
     scores,
 )
+from acclimate.jobs import Job, is_there, listing, pending, plan
 from acclimate.labels import LabelSpace
 from acclimate.networks import Segmenter
 from acclimate.networks.segmenter import SMALLEST
 from acclimate.networks.weights import load_model
 from acclimate.overlap import ahead, behind
+from acclimate.progress import tracked
 from acclimate.recipe import Folder
 
 ImageLike = str | Path | Image.Image | np.ndarray | torch.Tensor
@@ -117,58 +115,76 @@ def predict_files(
     out: str | Path,
     overlay: bool = False,
     overwrite: bool = False,
+    probabilities: bool = False,
+    batch: int = 1,
 ) -> list[Path]:
     """Write a mask for every image: a palette PNG whose values are label ids.
 
-    Images in folders keep their sub-folders below ``out``. With ``overlay`` a tinted photo ``NAME.overlay.jpg`` is
-    written as well. Images that cannot be read don't keep the others from being done.
+    Files that are there already stay as they are, so that the same call goes on where it stopped. Images that cannot
+    be read don't keep the others from being done.
+
+    Args:
+        model: from `load`, or what `load` takes.
+        inputs: images, folders, patterns such as ``photos/**/*.jpg``. Images in folders keep their sub-folders.
+        out: folder of the masks.
+        overlay: write the tinted photo as ``NAME.overlay.jpg`` as well.
+        overwrite: make anew what is there already.
+        probabilities: write ``NAME.npz`` as well: ``probabilities``, uint8 K×H×W, 255 times the probability of each
+            class, and ``classes``, their names.
+        batch: how many images of one size go through the network together, where each is looked at once.
 
     Returns:
-        The masks.
+        The masks, in the order of the images.
 
     Raises:
-        UserError: before anything is written: missing inputs, no images, two images for one mask, masks that exist
-            already (unless ``overwrite``). Afterwards: images that could not be read.
+        UserError: before anything is written: missing inputs, no images, two images for one mask, masks in the place
+            of photos. Afterwards: images that could not be read.
     """
     out = Path(out)
     inputs = [inputs] if isinstance(inputs, str | Path) else list(inputs)
-    jobs = _plan([expanded(item) for item in inputs], out, overlay, overwrite)
+    jobs = plan([expanded(item) for item in inputs], out, overlay, probabilities)
     model = model if isinstance(model, Model) else load(model)
 
-    def write(job: Job, image_HWC: np.ndarray, label_HW: np.ndarray) -> None:
-        pictures.save(pictures.mask(label_HW, model.space), job.mask)
-        if overlay:
-            pictures.save(pictures.overlay(image_HWC, label_HW, model.space), job.overlay)
+    def write(job: Job, found: Found) -> None:
+        if job.overlay and (overwrite or not is_there(job.overlay)):
+            pictures.save(pictures.overlay(found.image_HWC, found.label_HW, model.space), job.overlay)
+        if job.probabilities and (overwrite or not is_there(job.probabilities)):
+            save_probabilities(found.prob_KHW, model.space, job.probabilities)
+        if overwrite or not is_there(job.mask):
+            pictures.save(pictures.mask(found.label_HW, model.space), job.mask)
 
-    return write_masks(model, jobs, write)
-
-
-@dataclass(frozen=True)
-class Job:
-    """An image to predict, and the file to write."""
-
-    image: Path
-    mask: Path
-
-    @property
-    def overlay(self) -> Path:
-        """The tinted photo beside the mask."""
-        return self.mask.with_suffix(".overlay.jpg")
+    return write_masks(model, jobs, write, overwrite, batch)
 
 
-def write_masks(model: Model, jobs: Sequence[Job], write: Callable[[Job, np.ndarray, np.ndarray], None]) -> list[Path]:
-    """Predict every job's image and hand job, image (uint8 HWC) and label ids (uint8 HW) to ``write``, in a thread.
+class Found(NamedTuple):
+    """An image and what a model finds in it."""
+
+    image_HWC: np.ndarray
+    """uint8 RGB."""
+    label_HW: np.ndarray
+    """uint8: label ids."""
+    prob_KHW: np.ndarray | None
+    """uint8: 255 times the probabilities, if they are wanted."""
+
+
+def write_masks(
+    model: Model, jobs: Sequence[Job], write: Callable[[Job, Found], None], overwrite: bool = False, batch: int = 1
+) -> list[Path]:
+    """Predict every job's image and hand both to ``write``, in a thread; jobs that are done are left out.
 
     With many processes each does its share of the jobs.
 
     Returns:
-        The masks.
+        The masks, those of earlier calls included.
 
     Raises:
         UserError: in the end, if images could not be read.
     """
+    if batch < 1:
+        raise UserError(f"batch: expected at least 1 image, found {batch}")
+    left = pending(jobs, overwrite)
     distributed.barrier()  # all have looked what exists before one writes
-    unreadable, masks = [], []
+    unreadable: list[str] = []
 
     def read(job: Job) -> tuple[np.ndarray, Shown] | UserError:
         try:
@@ -180,30 +196,37 @@ def write_masks(model: Model, jobs: Sequence[Job], write: Callable[[Job, np.ndar
         except UserError as error:  # it knows of the image's shape alone
             return UserError(f"{job.image}: {error}")
 
-    def save(job: Job, image_HWC: np.ndarray, found_HW: torch.Tensor) -> None:
-        write(job, image_HWC, found_HW.cpu().numpy())
+    def save(job: Job, image_HWC: np.ndarray, label_HW: torch.Tensor, prob_KHW: torch.Tensor | None) -> None:
+        write(job, Found(image_HWC, label_HW.cpu().numpy(), None if prob_KHW is None else prob_KHW.cpu().numpy()))
 
-    own = distributed.share(jobs)
+    own = distributed.share(left)
+    images = zip(tracked(own, "predicting"), ahead(read, own, batch), strict=True)
     with behind() as later:
-        for job, found in zip(_tracked(own), ahead(read, own), strict=True):
-            if isinstance(found, UserError):
-                unreadable.append(str(found))
-                continue
-            image_HWC, shown = found
-            (scores_KHW,) = scores(model.network, [shown], model.how)
-            later(save, job, image_HWC, likeliest(scores_KHW))
-            masks.append(job.mask)
-    unreadable, masks = (list(chain(*distributed.gathered(found))) for found in (unreadable, masks))
+        while group := list(islice(images, batch)):
+            unreadable += [str(found) for _, found in group if isinstance(found, UserError)]
+            good = [(job, *found) for job, found in group if not isinstance(found, UserError)]
+            found = scores(model.network, [shown for _, _, shown in good], model.how)
+            for (job, image_HWC, _), scores_KHW in zip(good, found, strict=True):
+                prob_KHW = _bytes(scores_KHW, model.how) if job.probabilities else None
+                later(save, job, image_HWC, likeliest(scores_KHW), prob_KHW)
+    unreadable = list(chain(*distributed.gathered(unreadable)))
     if unreadable:
-        raise UserError(listing(f"{len(masks)} masks written, {len(unreadable)} images left out", unreadable))
-    return sorted(masks)
+        headline = f"{len(left) - len(unreadable)} masks written, {len(unreadable)} images left out"
+        raise UserError(listing(headline, unreadable))
+    return [job.mask for job in jobs]
 
 
-def _tracked(jobs: Sequence[Job]) -> Iterable[Job]:
-    """The jobs, with a bar on the main process's terminal."""
-    console = Console(stderr=True, markup=False, emoji=False)
-    quiet = not (console.is_terminal and distributed.is_main())
-    return track(jobs, "predicting", console=console, disable=quiet, transient=True)
+def _bytes(scores_KHW: torch.Tensor, how: Inference) -> torch.Tensor:
+    """Scores as uint8: 255 times the probabilities."""
+    prob_KHW = scores_KHW.softmax(0) if how.single else scores_KHW
+    return (prob_KHW * 255).round().to(torch.uint8)
+
+
+def save_probabilities(prob_KHW: np.ndarray | None, space: LabelSpace, path: Path) -> None:
+    """Write an ``.npz`` with ``probabilities`` (uint8 K×H×W) and ``classes`` (names), compressed."""
+    assert prob_KHW is not None
+    with atomic(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, probabilities=prob_KHW, classes=np.array(space.classes))
 
 
 def to_rgb(image: ImageLike) -> np.ndarray:
@@ -236,63 +259,3 @@ def _from_tensor(image: torch.Tensor) -> np.ndarray:
     if image.is_floating_point() and image.numel() and image.min() >= 0 and image.max() <= 1:
         image = (image * 255).round().to(torch.uint8)
     return image.detach().cpu().permute(*range(1, image.ndim), 0).numpy() if image.ndim == 3 else image.cpu().numpy()
-
-
-def _plan(inputs: Sequence[Path], out: Path, overlay: bool, overwrite: bool) -> list[Job]:
-    """What is to be written, after everything that would go wrong has been looked for."""
-    jobs = [Job(image, out / f"{name}.png") for image, name in find_images(inputs, out)]
-    refuse_conflicts(jobs, out, overlay, overwrite)
-    return jobs
-
-
-def refuse_conflicts(jobs: Sequence[Job], out: Path, overlay: bool, overwrite: bool) -> None:
-    """Raise `UserError` for files that would be written twice, outside ``out``, over photos or over older files."""
-    by_mask = defaultdict(list)
-    for job in jobs:
-        by_mask[job.mask].append(str(job.image))
-    doubled = [f"{mask}: from {' and '.join(images)}" for mask, images in by_mask.items() if len(images) > 1]
-    if doubled:
-        raise UserError(listing("several images would write one mask; predict them into different folders", doubled))
-    outside = [str(job.mask) for job in jobs if not job.mask.parent.resolve().is_relative_to(out.resolve())]
-    if outside:
-        raise UserError(listing(f"links lead out of {out}; remove them or choose another --out", outside))
-    images = {job.image.resolve() for job in jobs}
-    own = [str(job.mask) for job in jobs if job.mask.resolve() in images]
-    if own:
-        raise UserError(listing("masks would take the place of photos; choose another --out", own))
-    outputs = [path for job in jobs for path in ((job.mask, job.overlay) if overlay else (job.mask,))]
-    existing = [str(path) for path in outputs if path.exists() or path.is_symlink()]
-    if existing and not overwrite:
-        raise UserError(listing("these files exist; choose another --out or allow --overwrite", existing))
-
-
-def find_images(inputs: Sequence[Path], out: Path) -> list[tuple[Path, str]]:
-    """Every image with its name below ``out``: without suffix, sub-folders kept. Earlier outputs are no inputs.
-
-    Raises:
-        UserError: a missing input, or no images.
-    """
-    images = list(_images(inputs, out.resolve()))
-    if not images:
-        raise UserError(f"{', '.join(map(str, inputs))}: no images; looked for {', '.join(IMAGE_SUFFIXES)}")
-    return images
-
-
-def _images(inputs: Sequence[Path], out: Path) -> Iterator[tuple[Path, str]]:
-    for item in inputs:
-        if item.is_dir():
-            below = out != item.resolve()
-            for image in sorted(item.rglob("*")):
-                earlier = below and out in image.resolve().parents
-                if image.suffix.lower() in IMAGE_SUFFIXES and image.is_file() and not earlier:
-                    yield image, image.relative_to(item).with_suffix("").as_posix()
-        elif item.is_file():
-            yield item, item.stem
-        else:
-            raise UserError(f"{item}: no such file or folder")
-
-
-def listing(headline: str, lines: Sequence[str], most: int = 10) -> str:
-    """A message with the first lines and the number of the rest."""
-    rest = [f"  … and {len(lines) - most} more"] if len(lines) > most else []
-    return "\n".join([f"{headline}:", *(f"  {line}" for line in lines[:most]), *rest])

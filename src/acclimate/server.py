@@ -15,9 +15,10 @@ from acclimate import pictures
 from acclimate.data.decode import read_size
 from acclimate.errors import UserError
 from acclimate.files import expanded
+from acclimate.jobs import Job, find_images, listing, refuse_conflicts
 from acclimate.label_tables import CITYSCAPES, ID_SCHEMES
 from acclimate.labels import LabelSpace
-from acclimate.prediction import Job, Model, find_images, listing, load, refuse_conflicts, write_masks
+from acclimate.prediction import Found, Model, load, write_masks
 
 SIZE = (1024, 2048)
 """Height and width in pixels of all Cityscapes images."""
@@ -28,7 +29,7 @@ _NAME = re.compile(r"([^_/]+_[0-9]{6}_[0-9]{6})_leftImg8bit")
 
 
 def write_server_files(
-    model: Model | str | Path, data: str | Path, out: str | Path, overwrite: bool = False
+    model: Model | str | Path, data: str | Path, out: str | Path, overwrite: bool = False, batch: int = 1
 ) -> list[Path]:
     """Write ``CITY_SEQUENCE_FRAME_labelIds.png`` for every image.
 
@@ -36,24 +37,25 @@ def write_server_files(
         model: from `load`, or what `load` takes; its classes are Cityscapes classes.
         data: the root of Cityscapes, of which the test split is taken, or the folder of any split.
         out: the folder to pack and upload.
-        overwrite: replace files that exist.
+        overwrite: make anew what is there already, which else stays as it is.
+        batch: how many images go through the network together.
 
     Returns:
         The files.
 
     Raises:
         UserError: before anything is written: another model's classes, images of other names or sizes, other PNGs in
-            ``out``, files that exist already. Afterwards: images that could not be read.
+            ``out``. Afterwards: images that could not be read.
     """
     out = Path(out)
-    jobs = _plan(_split_folder(expanded(data)), out, overwrite)
+    jobs = _plan(_split_folder(expanded(data)), out)
     model = model if isinstance(model, Model) else load(model)
     id_K = label_ids(model.space)
 
-    def write(job: Job, image_HWC: np.ndarray, label_HW: np.ndarray) -> None:
-        pictures.save(id_K[label_HW], job.mask)
+    def write(job: Job, found: Found) -> None:
+        pictures.save(id_K[found.label_HW], job.mask)
 
-    return write_masks(model, jobs, write)
+    return write_masks(model, jobs, write, overwrite, batch)
 
 
 def label_ids(space: LabelSpace) -> np.ndarray:
@@ -78,7 +80,7 @@ def _split_folder(data: Path) -> Path:
     return root / "test"
 
 
-def _plan(folder: Path, out: Path, overwrite: bool) -> list[Job]:
+def _plan(folder: Path, out: Path) -> list[Job]:
     """What is to be written, after everything that would go wrong has been looked for."""
     images = [image for image, _ in find_images([folder], out)]
     misnamed = [str(image) for image in images if not _NAME.fullmatch(image.stem)]
@@ -94,7 +96,7 @@ def _plan(folder: Path, out: Path, overwrite: bool) -> list[Job]:
             listing("the Cityscapes server compares at 2048x1024 pixels; give the images unscaled", missized)
         )
     jobs = [Job(image, out / f"{image.stem.removesuffix('_leftImg8bit')}_labelIds.png") for image in images]
-    refuse_conflicts(jobs, out, overlay=False, overwrite=overwrite)
+    refuse_conflicts(jobs, out)
     strays = sorted({str(path) for path in out.rglob("*.png")} - {str(job.mask) for job in jobs})
     if strays:
         raise UserError(
