@@ -101,3 +101,18 @@ def blocks():
         return (np.eye(3, dtype=np.uint8) * 255)[label_HW], label_HW
 
     return make
+
+
+@pytest.fixture(scope="session")
+def tiny_runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two finished runs of every stage on tiny streets: with labels to measure on and a ceiling, and without either."""
+    from test_pipeline import tiny
+
+    from acclimate.data import streets
+    from acclimate.pipeline import adapt
+
+    folder = tmp_path_factory.mktemp("runs")
+    streets.write(folder / "streets", source=5, target=4, val=2, seed=3, size=(48, 80))
+    measured = adapt(tiny(folder / "streets"), folder / "measured")
+    blind = {"data__val__path": "''", "data__ceiling__path": "''"}
+    return measured.folder, adapt(tiny(folder / "streets", **blind), folder / "blind", measured.folder).folder

@@ -16,6 +16,7 @@ from acclimate.inference import predict_labels
 from acclimate.journal import Journal
 from acclimate.networks.weights import load_model
 from acclimate.pictures import comparison
+from acclimate.progress import print_table
 from acclimate.run import MODEL, Run, Stage
 
 _ESTIMATED = "The run's model is that of {}; its IoU as estimated without labels, %"
@@ -24,7 +25,7 @@ PICTURED = 4
 
 
 def report_results(run: Run, stages: list[Stage], shown: ImageSet, device: torch.device, journal: Journal) -> None:
-    """Write ``results.json``, ``results.md`` and ``comparison.png``, and print the table.
+    """Write ``results.json``, ``results.md``, ``comparison.png`` and ``report.html``, and print the table.
 
     Args:
         shown: images to picture, with a column for their labels if it has any.
@@ -35,12 +36,26 @@ def report_results(run: Run, stages: list[Stage], shown: ImageSet, device: torch
     with atomic(run.folder / "results.md") as temporary:
         temporary.write_text(f"{markdown(rows)}\n{estimate_markdown(chosen)}", encoding="utf-8")
     draw_comparison(run, rows, shown, device)
-    journal.console.print(table(rows))
-    journal.console.print(estimate_table(chosen))
+    drawn = _draw_report(run, device, journal)
+    print_table(journal.console, table(rows))
+    print_table(journal.console, estimate_table(chosen))
     if share := gap_closed(rows):
         journal.say(share)
-    for what, name in (("model", MODEL), ("pictures", "comparison.png"), ("table", "results.md")):
+    left = [("model", MODEL), ("pictures", "comparison.png"), ("table", "results.md"), *drawn]
+    for what, name in left:
         journal.say(f"{what + ':':<10}{run.folder / name}")
+
+
+def _draw_report(run: Run, device: torch.device, journal: Journal) -> list[tuple[str, str]]:
+    """Write the page; what it is and its name, or nothing: a page that cannot be drawn is no reason to lose a run."""
+    from acclimate.report import REPORT, write_report  # which reads runs as the pipeline does, and that needs this file
+
+    try:
+        write_report([run.folder], device=device)
+    except Exception as error:
+        journal.say(f"warning: no report ({error}); `acclimate report {run.folder}` tries again")
+        return []
+    return [("report", REPORT)]
 
 
 def row_of(run: Run, stage: Stage) -> dict[str, Any]:
@@ -56,7 +71,7 @@ def row_of(run: Run, stage: Stage) -> dict[str, Any]:
     among = run.selection() or {"chosen": None, "estimates": {}}
     if stage.name in among["estimates"]:
         record |= {"chosen": among["chosen"] == stage.name, "estimate": among["estimates"][stage.name]}
-    return {**record, **(scores or {})}
+    return {**record, **{key: value for key, value in (scores or {}).items() if key != "confusion"}}
 
 
 def table(rows: list[dict[str, Any]]) -> Table:

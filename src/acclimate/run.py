@@ -25,11 +25,12 @@ from acclimate.recipe import Recipe
 
 MODEL = "model.safetensors"
 SCORES = "scores.json"
+PROTOTYPES = "prototypes.safetensors"
 SELECTION = "selection.json"
 """What was chosen without labels, and from what: in a stage's folder its candidates, in the run's its stages."""
 CANDIDATES = "candidates"
 _RECIPE = "recipe.yaml"
-_DONE = "done.json"
+DONE = "done.json"
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class Run:
 
     @property
     def results(self) -> list[dict[str, Any]]:
-        """One entry per finished stage: name, title, minutes and, where there are labels, scores."""
+        """One entry per finished stage with its name, title, minutes and, where there are labels, scores."""
         return read_json(self.folder / "results.json")
 
     def path(self, stage: str) -> Path:
@@ -106,7 +107,7 @@ class Run:
 
     def done(self, stage: str) -> dict[str, Any] | None:
         """What a finished stage has on record, or None if it is not finished."""
-        path = self.path(stage) / _DONE
+        path = self.path(stage) / DONE
         return read_json(path) if path.exists() else None
 
     def candidates(self, stage: str) -> dict[int, Path]:
@@ -133,7 +134,7 @@ class Run:
             return
         content = {"name": stage.name, "title": stage.title, **record, "inputs": self.digest(stage)}
         files = inventory.take(self.path(stage.name))
-        write_json(self.path(stage.name) / _DONE, {**content, "files": files})
+        write_json(self.path(stage.name) / DONE, {**content, "files": files})
 
     def digest(self, stage: Stage) -> str:
         """Fingerprint of everything that a stage's result depends on, its parent included."""
@@ -149,9 +150,9 @@ class Run:
             UserError: it had, and is damaged.
         """
         theirs = other / "stages" / stage.name
-        if not (theirs / _DONE).exists():
+        if not (theirs / DONE).exists():
             return False
-        record = read_json(theirs / _DONE)
+        record = read_json(theirs / DONE)
         if record["inputs"] != self.digest(stage):
             return False
         inventory.verify(theirs, record.get("files"))
@@ -163,9 +164,9 @@ class Run:
         """Delete what a power cut may have cut and can be made anew, and see that finished stages are whole."""
         removed = [path for path in (self.folder / SELECTION,) if _remove_cut(path)]
         for folder in sorted(self.folder.glob("stages/*")):
-            removed += [path for path in (folder / _DONE, folder / SCORES) if _remove_cut(path)]
-            if (folder / _DONE).exists():
-                inventory.verify(folder, read_json(folder / _DONE).get("files"))
+            removed += [path for path in (folder / DONE, folder / SCORES) if _remove_cut(path)]
+            if (folder / DONE).exists():
+                inventory.verify(folder, read_json(folder / DONE).get("files"))
             elif _remove_cut(folder / inventory.SOFT / MANIFEST):
                 removed.append(folder / inventory.SOFT / MANIFEST)
         return removed
