@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-reliability bench check format clean
+.PHONY: help install demo test test-reliability bench docs check format clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,14 @@ test-reliability: $(STAMP)  ## kill runs everywhere and compare how they end, to
 
 bench: $(STAMP)  ## how fast it is beside what the arithmetic allows (minutes, on an idle machine), into benchmarks/results.json
 	$(BIN)/python -m benchmarks.speed
+
+docs: $(VENV)/.docs  ## the documentation as pages, into docs/_build/html
+	$(BIN)/python -m sphinx -E -W --keep-going -q docs docs/_build/html
+	@echo docs/_build/html/index.html
+
+$(VENV)/.docs: $(STAMP)
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	@touch $@
 
 check: $(STAMP)  ## lint, formatting, types, spelling
 	$(BIN)/ruff check .
