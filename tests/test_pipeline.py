@@ -53,6 +53,11 @@ def weights(run: Run, stage: str) -> bytes:
     return run.model(stage).read_bytes()
 
 
+def recorded(run: Run, stage: str) -> list[str]:
+    lines = (run.folder / "metrics.jsonl").read_text().splitlines()
+    return [line for line in lines if json.loads(line)["stage"] == stage]
+
+
 def test_every_stage_leaves_a_model_a_row_and_a_record(finished: Run) -> None:
     assert [stage.name for stage in stages_of(finished.recipe)] == STAGES
     rows = json.loads((finished.folder / "results.json").read_text())
@@ -125,6 +130,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(
     resumed = adapt(tiny(data), out)
     for stage in ("source", killed_in, "distill-2", "ceiling"):
         assert weights(resumed, stage) == weights(finished, stage), stage
+    assert recorded(resumed, killed_in) == recorded(finished, killed_in)
 
 
 def test_no_label_of_the_target_is_ever_opened(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

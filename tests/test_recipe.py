@@ -97,6 +97,7 @@ def test_a_method_sets_keys_that_the_recipe_may_set_otherwise():
         ({"selflabel": {"weight_contrast": 1, "bank": 0}}, "nothing to contrast with"),
         ({"network": {"extra_norm": True}}, "only architecture deeplab"),
         ({"distill": {"extra_norm": True}}, "only architecture deeplab"),
+        ({"network": {"architecture": "deeplab", "drop_path": 0.1}}, "deeplab leaves no branches out"),
         ({"optimizer": {"accumulate": 3}}, "source.batch is 8, which cannot be done in 3 equal parts"),
     ],
 )
@@ -161,7 +162,7 @@ def test_all_problems_are_listed_at_once():
         "selflabel.temprature: unknown key (did you mean temperature?)",
         "selflabel.cutmix: must lie in 0 … 1, found 1.5",
         "selflabel.rectify: expected true or false, found 1",
-        "network.architecture: expected one of light, deeplab, found 'unet'",
+        "network.architecture: expected one of light, context, deeplab, found 'unet'",
         "warmup: expected a section with keys, found 3",
     ):
         assert problem in message

@@ -75,7 +75,7 @@ def test_nothing_steers_the_terminal_and_nothing_vanishes(tmp_path: Path) -> Non
     safe = printable(NASTY)
     assert safe.encode() and not any(c in safe for c in "\x1b\x07\x9b\u202e")
     console = Console(file=io.StringIO(), width=500)
-    Journal(tmp_path / "m.jsonl", console).say(f"warning: {NASTY}")
+    Journal(tmp_path / "m.jsonl", console).warn(NASTY)
     said = console.file.getvalue()  # type: ignore[attr-defined]
     assert "[red]x[/] [link=file:///etc]y[/link] :car: \\x1b]0;title\\x07\\x1b[2J" in said and "\x1b" not in said
 

@@ -126,7 +126,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
     assert steps == [4, 8]
     damage(newest, cut)
     assert train(tmp_path / "broken", Line()) == whole
-    said = capsys.readouterr().out
+    said = "".join(capsys.readouterr())
     assert f"warning: {newest}: damaged" in said and "the one before is used" in said and "going on at it 4" in said
     records = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("whole", "broken")]
     assert records[0] == records[1]
@@ -137,7 +137,7 @@ def test_without_a_whole_checkpoint_the_stage_starts_anew(tmp_path: Path, capsys
     for name in (CHECKPOINT, PREVIOUS):
         (tmp_path / name).write_bytes(b"not a checkpoint")
     assert train(tmp_path, Line()) == whole
-    assert "stage line starts anew" in capsys.readouterr().out
+    assert "stage line starts anew" in capsys.readouterr().err
 
 
 def test_a_checkpoint_of_another_task_is_named(tmp_path: Path) -> None:
