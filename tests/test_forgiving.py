@@ -135,6 +135,6 @@ def test_a_run_with_broken_images_comes_to_its_end(town: recipe.Recipe, tmp_path
     finally:
         Schedule.__call__ = original  # type: ignore[method-assign]
     assert run.best.exists()
-    assert "3.png: cannot be decoded" in capsys.readouterr().out
+    assert "3.png: cannot be decoded" in capsys.readouterr().err
     assert (run.folder / REPLACED).read_text().startswith("7\t")
     assert len(list((run.path("initialise") / "soft").glob("*.npz"))) == COUNT - 1
