@@ -150,7 +150,7 @@ def story(run: Path) -> dict[str, object]:
     """All files of a run and the state at each stage's end, without what may differ: minutes, workers, versions."""
     files: dict[str, object] = {}
     for path in sorted(p for p in run.rglob("*") if p.is_file()):
-        if path.name in (".lock", "environment.json"):
+        if path.name in (".lock", "environment.json", "report.html"):
             continue
         name = str(path.relative_to(run))
         content: object = path.read_bytes()
