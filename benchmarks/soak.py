@@ -126,7 +126,11 @@ def differences(one: Path, other: Path) -> list[str]:
 
 def files(run: Path) -> list[Path]:
     """What a run consists of."""
-    return [path for path in run.rglob("*") if path.is_file() and path.name not in (".lock", "environment.json", "report.html")]
+    return [
+        path
+        for path in run.rglob("*")
+        if path.is_file() and path.name not in (".lock", "environment.json", "report.html")
+    ]
 
 
 def content(path: Path) -> object:
