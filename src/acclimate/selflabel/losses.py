@@ -14,11 +14,14 @@ from acclimate.selflabel.precision import wide
 from acclimate.selflabel.prototypes import similarity
 
 
-def masked_mean(value: Tensor, valid: Tensor | None = None) -> Tensor:
+def masked_mean(value: Tensor, valid: Tensor | None = None, weight: Tensor | None = None) -> Tensor:
     """Mean of the values where ``valid``; 0 (with a gradient of 0) if there are none.
+
+    ``weight`` multiplies each value, and does not count in the mean: little trust is a small loss.
 
     With many processes the mean over all of theirs is that of the whole batch: each divides by the same number.
     """
+    value = value if weight is None else value * weight
     if valid is None:
         return value.mean()
     share = distributed.total(valid.sum()).clamp(min=1) / distributed.count()
@@ -28,12 +31,9 @@ def masked_mean(value: Tensor, valid: Tensor | None = None) -> Tensor:
 def cross_entropy(
     logits_BKhw: Tensor, label_Bhw: Tensor, ignore: int = 255, weight_Bhw: Tensor | None = None
 ) -> Tensor:
-    """Mean cross-entropy over the pixels whose label is not ``ignore``; 0 if there are none.
-
-    ``weight_Bhw`` multiplies each pixel's, and does not count in the mean: little trust is a small loss.
-    """
+    """Mean cross-entropy over pixels whose label is not ``ignore``, weighted as in `masked_mean`; 0 without any."""
     value_Bhw = F.cross_entropy(wide(logits_BKhw), label_Bhw, ignore_index=ignore, reduction="none")
-    return masked_mean(value_Bhw if weight_Bhw is None else value_Bhw * weight_Bhw, label_Bhw != ignore)
+    return masked_mean(value_Bhw, label_Bhw != ignore, weight_Bhw)
 
 
 def reverse_cross_entropy(
@@ -44,8 +44,7 @@ def reverse_cross_entropy(
     valid_Bhw = label_Bhw != ignore
     of_label_Bhw = prob_BKhw.gather(1, label_Bhw.where(valid_Bhw, 0)[:, None])[:, 0]
     # log 1 of the label is 0, so that what remains is the other classes' probability.
-    value_Bhw = -math.log(1e-4) * (prob_BKhw.sum(dim=1) - of_label_Bhw)
-    return masked_mean(value_Bhw if weight_Bhw is None else value_Bhw * weight_Bhw, valid_Bhw)
+    return masked_mean(-math.log(1e-4) * (prob_BKhw.sum(dim=1) - of_label_Bhw), valid_Bhw, weight_Bhw)
 
 
 def symmetric_cross_entropy(
