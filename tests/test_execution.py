@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -299,3 +301,25 @@ def test_many_processes_do_not_compile(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 def test_this_machine_compiles() -> None:
     require_compiler(torch.device("cpu"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="tells the C library of Linux")
+def test_memory_that_is_freed_is_given_back() -> None:
+    # In a process of its own: the choice stays, and other tests' holes would blur what is counted.
+    code = """
+import resource, torch
+from pathlib import Path
+from acclimate.devices import give_back_memory
+resident = lambda: int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() >> 20
+def holes():
+    full = [torch.ones(1 << 18) for _ in range(200)]  # 1 MiB each
+    del full[1::2], full[::10]
+    return full
+kept = holes()  # glibc keeps what is this large from its second time on
+give_back_memory()
+before = resident()
+kept += holes()
+print(resident() - before, sum(map(len, kept)) >> 19)
+"""
+    grown, kept = map(int, subprocess.check_output([sys.executable, "-c", code], text=True).split())
+    assert grown < 0.6 * kept + 30, "holes are still resident"

@@ -1,8 +1,8 @@
 """Peak resident memory of a step of stage 1: ResNet-101, batch 2, crop 128x224, a full bank, each in a fresh process.
 
-With MALLOC_MMAP_THRESHOLD_=65536 in the environment it tells what a process would take if the allocator gave back
-what is freed, which takes longer. It does not: glibc serves tensors below 32 MB from one heap, aligned to 64 bytes,
-so that a hole that one left is too small for the next of the same size.
+Checkpointing has the allocator give back what is freed; with MALLOC_MMAP_THRESHOLD_=65536 in the environment it tells
+what a process would take if others did so too. They do not: glibc serves tensors below 32 MB from one heap, aligned to
+64 bytes, so that a hole that one left is too small for the next of the same size.
 """
 
 from __future__ import annotations

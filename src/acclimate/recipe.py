@@ -138,7 +138,8 @@ class Network:
     faster steps. Needs a C++ compiler, on GPUs Triton; one process only."""
     checkpointing: bool = False
     """Keep no more than the inputs of the backbone's blocks for the backward pass, which computes the rest anew:
-    a fraction of the memory, for about a third more time."""
+    a fraction of the memory, for about a third more time. On a CPU (Linux) the process also gives back what it
+    frees."""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from acclimate import distributed, recipe
+from acclimate.devices import give_back_memory
 from acclimate.errors import UserError
 from acclimate.networks.segmenter import Segmenter
 
@@ -35,6 +36,7 @@ def arrange(network: Segmenter, choices: recipe.Network, one_size: bool = True) 
     network.lay_out(torch.channels_last if choices.channels_last else torch.contiguous_format)
     if choices.checkpointing:
         recompute_blocks(network)
+        give_back_memory()
     if choices.compile and one_size:
         # Dropout draws from torch's generator, as it does uncompiled.
         network.compile(dynamic=False, options={"fallback_random": True})
