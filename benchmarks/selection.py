@@ -12,7 +12,7 @@ the runs. The first row is the score that `selection.by: consensus` uses.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,6 +32,9 @@ from acclimate.run import Run
 from acclimate.selection import judge
 from acclimate.selection.consensus import COARSE
 from acclimate.selflabel import similarity, sinkhorn
+
+SHIPPED = "consensus and own (shipped)"
+"""The score that `selection.by: consensus` uses."""
 
 
 class Candidate(NamedTuple):
@@ -62,11 +65,11 @@ def main() -> None:
     head = ("score", "Spearman", "regret", "within stages", "regret there")
     print(f"| {' | '.join(head)} |\n|---|{'---:|' * (len(head) - 1)}")
     for name in measured[0]:
-        means = np.nanmean([row[name] for row in measured], axis=0)
+        means = np.nanmean([list(row[name].values()) for row in measured], axis=0)
         print(f"| {name} | {' | '.join(f'{value:.2f}' for value in means)} |")
 
 
-def rank(run: Run) -> dict[str, tuple[float, float, float, float]]:
+def rank(run: Run) -> dict[str, dict[str, float]]:
     """Of each score: correlation and regret over all candidates, mean of both over the stages."""
     candidates = candidates_of(run)
     miou = np.array([candidate.miou for candidate in candidates])
@@ -77,12 +80,12 @@ def rank(run: Run) -> dict[str, tuple[float, float, float, float]]:
         parts.append(scores_of(run, [candidates[index] for index in group]))
     print(f"{run.folder}: {len(candidates)} candidates, {miou.min():.1f} … {miou.max():.1f} mIoU\n")
     return {
-        name: (
-            spearman(values, miou),
-            regret(values, miou),
-            float(np.mean([spearman(part[name], miou[group]) for part, group in zip(parts, groups, strict=True)])),
-            float(np.mean([regret(part[name], miou[group]) for part, group in zip(parts, groups, strict=True)])),
-        )
+        name: {
+            "spearman": spearman(values, miou),
+            "regret": regret(values, miou),
+            "spearman within stages": _mean(spearman(p[name], miou[g]) for p, g in zip(parts, groups, strict=True)),
+            "regret within stages": _mean(regret(p[name], miou[g]) for p, g in zip(parts, groups, strict=True)),
+        }
         for name, values in whole.items()
     }
 
@@ -109,7 +112,7 @@ def scores_of(run: Run, candidates: Sequence[Candidate]) -> dict[str, np.ndarray
     networks = [load_model(candidate.path)[0] for candidate in candidates]
     estimates = judge(networks, images, recipe.selection.images, recipe.data.width)
     seen = [look(network, images, recipe) for network in networks]
-    by_name = {"consensus and own (shipped)": np.array([estimate.mean_iou for estimate in estimates])}
+    by_name = {SHIPPED: np.array([estimate.mean_iou for estimate in estimates])}
     consensus = torch.stack([one.plain for one in seen]).mean(dim=0).argmax(dim=1)
     by_name["agreement with the consensus"] = np.array([agreement(one.plain.argmax(dim=1), consensus) for one in seen])
     by_name |= {name: np.array([score(one) for one in seen]) for name, score in SCORES.items()}
@@ -213,6 +216,10 @@ def spearman(values: np.ndarray, miou: np.ndarray) -> float:
 def regret(values: np.ndarray, miou: np.ndarray) -> float:
     """Points that the best candidate is better than the one of the highest score; of equals the last."""
     return float(miou.max() - miou[np.flatnonzero(values == values.max())[-1]])
+
+
+def _mean(values: Iterable[float]) -> float:
+    return float(np.mean(list(values)))
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:

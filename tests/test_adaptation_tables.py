@@ -10,7 +10,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1]))  # benchmarks/ is not installed
 
 from benchmarks.adaptation.__main__ import unfolded
-from benchmarks.adaptation.table import Story, gap_closed, goals, markdown, mean_of, spread
+from benchmarks.adaptation.table import Story, gap_closed, goals, lost, markdown, mean_of, spread
 from benchmarks.adaptation.variants import OURS, VARIANTS
 
 PIXELS = {"road": 980, "pole": 10, "sign": 10}
@@ -52,6 +52,15 @@ def test_goals_are_means_over_the_seeds_that_both_variants_have() -> None:
         0
     )  # +30-20, 0-10
     assert not any("naive" in name for name in found)
+
+
+def test_the_choice_is_held_against_the_best_checkpoint_of_all_stages() -> None:
+    one = story(OURS, 0, adapted=0.5)
+    assert lost(one) is None  # candidates were not kept
+    one.of("warmup")["candidates"] = {"10": 0.2, "20": 0.3}
+    one.of("selflabel")["candidates"] = {"10": 0.52, "20": 0.5}
+    one.of("ceiling")["candidates"] = {"20": 0.6}
+    assert lost(one) == pytest.approx(2)
 
 
 def test_tables_name_every_variant_that_was_run() -> None:

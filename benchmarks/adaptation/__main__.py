@@ -20,12 +20,17 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from acclimate import recipe as recipes
 from acclimate.files import atomic, write_json
+from acclimate.run import Run
 from benchmarks.adaptation import table
-from benchmarks.adaptation.settings import SETTINGS, Folders
+from benchmarks.adaptation.settings import KEEP, SETTINGS, Folders
 from benchmarks.adaptation.variants import GROUPS, OURS, VARIANTS
+from benchmarks.selection import rank
 
 HERE = Path(__file__).parent
+RANKING = "ranking.json"
+"""In the folder of a run whose candidates are kept: how well scores without labels rank them."""
 
 
 def main() -> None:
@@ -78,6 +83,8 @@ def one(out: Path, setting: str, variant: str, seed: int, folders: Folders) -> N
         sys.exit(f"the run failed; see {run.with_suffix('.log')}")
     cost = {"setting": setting, "variant": variant, "seed": seed, "peak_mb": round(used.ru_maxrss / 1024),
             "minutes": (time.monotonic() - started) / 60}  # fmt: skip
+    if variant == OURS and set(chosen.budget) >= KEEP:
+        write_json(run / RANKING, rank(Run(run, recipes.load(run / "recipe.yaml"))))
     write_json(run / "cost.json", cost)
 
 
@@ -89,7 +96,10 @@ def place(out: Path, setting: str, variant: str, seed: int) -> Path:
 def finished(out: Path) -> Iterable[table.Story]:
     """What all finished runs came to."""
     for cost in sorted(out.glob("*/*/*/cost.json")):
-        yield table.Story(**json.loads(cost.read_text()), stages=json.loads((cost.parent / "results.json").read_text()))
+        run = cost.parent
+        stages = json.loads((run / "results.json").read_text())
+        ranking = json.loads((run / RANKING).read_text()) if (run / RANKING).exists() else {}
+        yield table.Story(**json.loads(cost.read_text()), stages=stages, ranking=ranking)
 
 
 if __name__ == "__main__":

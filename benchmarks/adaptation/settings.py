@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from acclimate.data import streets
 
 STAGE_1 = ("distill.rounds=0",)
-KEEP = ("selection.keep=true",)
+KEEP = frozenset({"selection.keep=true"})
 """So that the choice without labels can be compared with an oracle's."""
 
 
@@ -19,7 +19,7 @@ class Setting:
 
     about: str
     recipe: str
-    budget: tuple[str, ...]
+    budget: Collection[str]
     """``key=value`` choices over the recipe that make it short enough."""
     folders: Callable[[Folders], list[str]]
     """The data, as choices of the recipe."""

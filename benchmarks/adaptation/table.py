@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks.adaptation.settings import SETTINGS
 from benchmarks.adaptation.variants import OURS, VARIANTS
+from benchmarks.selection import SHIPPED
 
 TAIL = 0.02
 """Classes with a smaller share of the target's pixels."""
@@ -27,6 +28,8 @@ class Story:
     peak_mb: int
     stages: list[dict[str, Any]]
     """``results.json`` of the run."""
+    ranking: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """How well each score without labels ranks the run's checkpoints; empty if they are not kept."""
 
     def of(self, stage: str) -> dict[str, Any] | None:
         """A stage's scores."""
@@ -60,6 +63,12 @@ def gap_closed(story: Story) -> float | None:
     return 100 * (story.adapted["mean_iou"] - source["mean_iou"]) / whole
 
 
+def lost(story: Story) -> float | None:
+    """Points by which the best checkpoint of all stages is better than the one chosen without labels."""
+    reached = [iou for row in story.stages if row["name"] != "ceiling" for iou in row.get("candidates", {}).values()]
+    return 100 * (max(reached) - story.adapted["mean_iou"]) if reached else None
+
+
 def markdown(stories: Iterable[Story]) -> str:
     """A table of stages and a table of variants for each setting."""
     stories = list(stories)
@@ -67,6 +76,7 @@ def markdown(stories: Iterable[Story]) -> str:
     for name, setting in SETTINGS.items():
         if here := [story for story in stories if story.setting == name]:
             parts += [f"## {name}: {setting.about}", stages_table(here), variants_table(here)]
+            parts += [ranking_table(ranked)] if (ranked := [story for story in here if story.ranking]) else []
     return "\n\n".join(["# Adaptation, measured", *parts]) + "\n"
 
 
@@ -105,6 +115,15 @@ def variants_table(stories: list[Story]) -> str:
     return "\n".join(lines)
 
 
+def ranking_table(stories: list[Story]) -> str:
+    """How well scores without labels rank the checkpoints of `ours`, and what choosing by them would lose."""
+    lines = ["| score | Spearman | regret | within stages | regret there |", "|---|---:|---:|---:|---:|"]
+    for name, numbers in stories[0].ranking.items():
+        cells = [f"{statistics.mean(story.ranking[name][key] for story in stories):.2f}" for key in numbers]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def paired(stories: list[Story], one: str, other: str, value: Callable[[Story], float]) -> list[float]:
     """Differences of two variants, seed by seed: what the seeds have in common falls out."""
     by = {(story.variant, story.seed): value(story) for story in stories}
@@ -127,11 +146,11 @@ def goals(stories: Iterable[Story]) -> list[dict[str, Any]]:
     stories = list(stories)
     rows: list[dict[str, Any]] = []
 
-    def goal(name: str, aim: float, values: list[float], setting: str, variants: str) -> None:
+    def goal(name: str, aim: float, values: list[float], setting: str, variants: str, better: str = "higher") -> None:
         if values:
             command = f"python -m benchmarks.adaptation --setting {setting} --variants {variants}"
             title, measured = f"{name} ({setting}, {len(values)} seeds)", round(statistics.mean(values), 2)
-            rows.append({"name": title, "goal": aim, "measured": measured, "better": "higher", "command": command})
+            rows.append({"name": title, "goal": aim, "measured": measured, "better": better, "command": command})
 
     for setting in SETTINGS:
         here = [story for story in stories if story.setting == setting]
@@ -139,6 +158,10 @@ def goals(stories: Iterable[Story]) -> list[dict[str, Any]]:
         goal("share of the gap closed, %", 50, [g for s in ours if (g := gap_closed(s)) is not None], setting, OURS)
         goal("tail's gain over warm-up less the others', points", 0,
              [tail_gain(s) for s in ours if s.of("warmup")], setting, OURS)  # fmt: skip
+        goal("points that the choice without labels loses", 0.5,
+             [points for s in ours if (points := lost(s)) is not None], setting, OURS, "lower")  # fmt: skip
+        goal("rank correlation of its score with mIoU, all checkpoints", 0.7,
+             [s.ranking[SHIPPED]["spearman"] for s in ours if s.ranking], setting, OURS)  # fmt: skip
         for variant, aim in (
             ("official", 3),
             ("naive self-training", 2),

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 OURS = "ours"
 
+ALONE = ["selflabel.rectify=false", "selflabel.weight_selflabel=0", "selflabel.weight_consistency=0"]
+"""No clusters: nothing is assigned, corrected or kept consistent."""
+
 BASELINES = {
-    "naive self-training": [
-        # Fixed pseudo labels, one cross-entropy: no clusters, no correction, no consistency.
-        "selflabel.rectify=false", "selflabel.weight_selflabel=0", "selflabel.weight_consistency=0",
-        "selflabel.alpha=1", "selflabel.beta=0",
-    ],
+    # Fixed pseudo labels, all pixels alike, one cross-entropy.
+    "naive self-training": [*ALONE, "selflabel.trust=alike", "selflabel.balance=0"],
+    # The averaged network's labels of the moment, with the weights of pixels and classes that ours has.
+    "mean teacher": [*ALONE, "selflabel.labels=online"],
     "official": ["method=official"],
-}  # fmt: skip
+}
 
 PARTS = {
-    "no self-labelling": [
-        "selflabel.rectify=false", "selflabel.weight_selflabel=0", "selflabel.weight_consistency=0",
-    ],
+    "no self-labelling": ALONE,
     "no distribution alignment": ["selflabel.align=false"],
     "no rectification": ["selflabel.rectify=false"],
     "no consistency": ["selflabel.weight_consistency=0"],
