@@ -172,6 +172,12 @@ def test_stages_can_be_left_out(data: Path, tmp_path: Path, change: dict[str, An
     assert sorted(path.name for path in (run.folder / "stages").iterdir()) == sorted(stages)
 
 
+def records(run: Run, stage: str) -> list[str]:
+    """What the run's journal has of a stage."""
+    lines = (run.folder / "metrics.jsonl").read_text().splitlines()
+    return [line for line in lines if json.loads(line)["stage"] == stage]
+
+
 def test_a_folder_of_another_recipe_is_refused_and_reused(finished: Run, data: Path, tmp_path: Path) -> None:
     changed = tiny(data, selflabel__temperature=0.2)
     with pytest.raises(UserError, match=r"another recipe[\s\S]*selflabel.temperature: 0.08 there, 0.2 now"):
@@ -179,6 +185,7 @@ def test_a_folder_of_another_recipe_is_refused_and_reused(finished: Run, data: P
     run = adapt(changed, tmp_path / "run", reuse=finished.folder)
     for stage in ("source", "warmup", "ceiling"):
         assert weights(run, stage) == weights(finished, stage)
+        assert records(run, stage) == records(finished, stage) != []
     assert weights(run, "selflabel") != weights(finished, "selflabel")
 
 

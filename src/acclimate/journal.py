@@ -80,6 +80,15 @@ class Journal:
             self._events.add_image(f"{stage}/{name}", image_HWC, step, dataformats="HWC")
             self._events.flush()
 
+    def adopt(self, stage: str, path: Path) -> None:
+        """Take over another run's records of a stage; there may be none."""
+        if not (distributed.is_main() and path.exists()):
+            return
+        self.forget(lambda record: record["stage"] == stage)
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+        with explained(self.path), self.path.open("a", encoding="utf-8") as file:
+            file.writelines(line for line in lines if (_record(line) or {}).get("stage") == stage)
+
     def rewind(self, stage: str, step: int) -> None:
         """Forget records of a stage after a step: a continued run will write them anew."""
         self.forget(lambda record: record["stage"] == stage and record["step"] > step)

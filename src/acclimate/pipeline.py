@@ -117,6 +117,7 @@ def _walk(run: Run, reuse: Path | None, journal: Journal | None, warnings: list[
             journal.say(f"{stage.title}: finished before")
             work.tidy(stage)
         elif reuse is not None and distributed.on_main(partial(run.take_over, stage, reuse)):
+            journal.adopt(stage.name, reuse / "metrics.jsonl")
             journal.say(f"{stage.title}: taken over from {reuse}")
         else:
             journal.say(f"{stage.title} …")
