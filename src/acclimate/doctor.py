@@ -98,7 +98,7 @@ def advice(machine: dict[str, Any]) -> dict[str, Any]:
     fitting = {name: said["gpu"] for name, said in machine["recipes"].items() if said["suits"] and _for_anyone(name)}
     name = max(fitting, key=lambda name: fitting[name])
     if fitting[name]:
-        why = "it is the largest that fits on the GPU here"
+        why = "it is the largest that fits on the GPU here; nobody has measured it yet, as recipe laptop has been"
     elif len(machine["devices"]) > 1:
         why = "it asks for no GPU, and is faster on the one here"
     else:
