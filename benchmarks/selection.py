@@ -6,7 +6,7 @@
 The runs need labelled target images (data.val) and their candidates, hence `selection.keep=true`. Prints a Markdown
 table: for each score Spearman's rank correlation with the true mIoU, and the regret, by how many points the best
 candidate is better than the one of the highest score; over all candidates of a run, and within its stages. Means over
-the runs. The first row is the score that `selection.by: consensus` uses.
+the runs. `selection.by: consensus` chooses within stages by the second row's score, among their models by the first's.
 """
 
 from __future__ import annotations
@@ -25,16 +25,18 @@ from acclimate import recipe as recipes
 from acclimate.data.datasets import ImageSet, evenly_spaced, open_images
 from acclimate.data.seeding import generator
 from acclimate.evaluation import Confusion
-from acclimate.inference import cells, prepare, stretch
+from acclimate.inference import cells, prepare
 from acclimate.networks import Segmenter
 from acclimate.networks.weights import load_model
 from acclimate.run import Run
-from acclimate.selection import judge
-from acclimate.selection.consensus import COARSE
+from acclimate.selection import agreement, judge
+from acclimate.selection.consensus import squares
 from acclimate.selflabel import similarity, sinkhorn
 
-SHIPPED = "consensus and own (shipped)"
-"""The score that `selection.by: consensus` uses."""
+AMONG_STAGES = "agreement under views"
+"""The score that chooses the run's model."""
+WITHIN_STAGES = "consensus and own"
+"""The score that chooses a stage's."""
 
 
 class Candidate(NamedTuple):
@@ -48,10 +50,9 @@ class Candidate(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What one network says of the images: class probabilities N x K x h x w under each view, features of pixels."""
+    """What one network says of the images: class probabilities N x K x h x w, features and labels of pixels."""
 
     plain: Tensor
-    views: tuple[Tensor, ...]
     feat_PD: Tensor
     label_P: Tensor
 
@@ -110,39 +111,33 @@ def scores_of(run: Run, candidates: Sequence[Candidate]) -> dict[str, np.ndarray
     recipe = run.recipe
     images = open_images(recipe.data.target, "target")
     networks = [load_model(candidate.path)[0] for candidate in candidates]
-    estimates = judge(networks, images, recipe.selection.images, recipe.data.width)
+    how = images, recipe.selection.images, recipe.data.width
+    estimates = judge(networks, *how)
     seen = [look(network, images, recipe) for network in networks]
-    by_name = {SHIPPED: np.array([estimate.mean_iou for estimate in estimates])}
+    by_name = {
+        AMONG_STAGES: np.array([agreement(network, *how) for network in networks]),
+        WITHIN_STAGES: np.array([estimate.mean_iou for estimate in estimates]),
+    }
     consensus = torch.stack([one.plain for one in seen]).mean(dim=0).argmax(dim=1)
-    by_name["agreement with the consensus"] = np.array([agreement(one.plain.argmax(dim=1), consensus) for one in seen])
+    by_name["agreement with the consensus"] = np.array([agree(one.plain.argmax(dim=1), consensus) for one in seen])
     by_name |= {name: np.array([score(one) for one in seen]) for name, score in SCORES.items()}
     return by_name | {"last checkpoint": np.arange(len(seen), dtype=float)}
 
 
 @torch.no_grad()
 def look(network: Segmenter, images: ImageSet, recipe: recipes.Recipe) -> Seen:
-    """Show a network the images plain, mirrored, smaller, larger and with less contrast."""
-    views: list[list[Tensor]] = [[] for _ in range(5)]
-    feats, labels = [], []
+    """Show a network the images."""
+    maps, feats, labels = [], [], []
     for index in evenly_spaced(recipe.selection.images, len(images)):
-        image_HWC = images.image(index)
-        height, width = prepare(network.grid, image_HWC, recipe.data.width).scaled[0].shape[:2]
-        coarse_hw = -(-height // COARSE), -(-width // COARSE)
-        pale_HWC = (0.75 * image_HWC + 0.25 * image_HWC.mean() + 10).clip(0, 255).astype(np.uint8)
-        shown = [(image_HWC, 1.0), (image_HWC[:, ::-1], 1.0), (image_HWC, 0.75), (image_HWC, 1.25), (pale_HWC, 1.0)]
-        for number, (view_HWC, scale) in enumerate(shown):
-            one = prepare(network.grid, np.ascontiguousarray(view_HWC), recipe.data.width * scale)
-            prob_Khw, feat_Dhw = cells(network, one)
-            coarse = stretch(prob_Khw, one.scaled[0].shape[:2], network.grid, coarse_hw)
-            views[number].append(coarse.flip(-1) if number == 1 else coarse)
-            if number == 0:
-                feats.append(feat_Dhw.flatten(1).T)
-                labels.append(prob_Khw.argmax(dim=0).flatten())
-    plain, *others = (torch.stack(maps) for maps in views)
-    return Seen(plain, tuple(others), torch.cat(feats), torch.cat(labels))
+        shown = prepare(network.grid, images.image(index), recipe.data.width)
+        prob_Khw, feat_Dhw = cells(network, shown)
+        maps.append(squares(network, shown, shown.scaled[0].shape[:2]))
+        feats.append(feat_Dhw.flatten(1).T)
+        labels.append(prob_Khw.argmax(dim=0).flatten())
+    return Seen(torch.stack(maps), torch.cat(feats), torch.cat(labels))
 
 
-def agreement(label: Tensor, other: Tensor) -> float:
+def agree(label: Tensor, other: Tensor) -> float:
     """Mean IoU of two labellings: classes count alike."""
     confusion = Confusion(int(max(label.max(), other.max())) + 1)
     confusion.update(label, other)
@@ -169,12 +164,6 @@ def neighbourhood(seen: Seen, pixels: int = 3000, temperature: float = 0.05) -> 
     return float(-(near_PP * near_PP.clamp(min=1e-12).log()).sum(dim=1).mean())
 
 
-def under_views(seen: Seen) -> float:
-    """Agreement of the plain view with each disturbed one."""
-    label = seen.plain.argmax(dim=1)
-    return float(np.mean([agreement(label, view.argmax(dim=1)) for view in seen.views]))
-
-
 def class_means(seen: Seen) -> tuple[Tensor, Tensor]:
     """Similarity of the pixels with the classes that occur, by their mean features, and the labels among these."""
     member_PK = F.one_hot(seen.label_P).float()
@@ -186,7 +175,7 @@ def class_means(seen: Seen) -> tuple[Tensor, Tensor]:
 def clusters(seen: Seen) -> float:
     """Agreement of the classifier with the nearest mean feature of a class."""
     cos_PK, label_P = class_means(seen)
-    return agreement(label_P, cos_PK.argmax(dim=1))
+    return agree(label_P, cos_PK.argmax(dim=1))
 
 
 def transport(seen: Seen, pixels: int = 8192) -> float:
@@ -199,7 +188,6 @@ def transport(seen: Seen, pixels: int = 8192) -> float:
 
 
 SCORES: dict[str, Callable[[Seen], float]] = {
-    "agreement under views": under_views,
     "agreement of clusters": clusters,
     "transport": transport,
     "information": information,

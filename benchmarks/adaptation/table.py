@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.adaptation.settings import SETTINGS
 from benchmarks.adaptation.variants import OURS, VARIANTS
-from benchmarks.selection import SHIPPED
+from benchmarks.selection import AMONG_STAGES
 
 TAIL = 0.02
 """Classes with a smaller share of the target's pixels."""
@@ -161,7 +161,7 @@ def goals(stories: Iterable[Story]) -> list[dict[str, Any]]:
         goal("points that the choice without labels loses", 0.5,
              [points for s in ours if (points := lost(s)) is not None], setting, OURS, "lower")  # fmt: skip
         goal("rank correlation of its score with mIoU, all checkpoints", 0.7,
-             [s.ranking[SHIPPED]["spearman"] for s in ours if s.ranking], setting, OURS)  # fmt: skip
+             [s.ranking[AMONG_STAGES]["spearman"] for s in ours if s.ranking], setting, OURS)  # fmt: skip
         for variant, aim in (
             ("official", 3),
             ("naive self-training", 2),

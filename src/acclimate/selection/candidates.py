@@ -18,6 +18,7 @@ from acclimate.labels import LabelSpace
 from acclimate.networks import Segmenter
 from acclimate.networks.weights import load_model, save_model
 from acclimate.run import CANDIDATES, SELECTION, Run, Stage
+from acclimate.selection.agreement import agreement
 from acclimate.selection.consensus import Estimate, choose, judge
 
 
@@ -70,18 +71,30 @@ class Chooser:
         return best
 
     def best_stage(self, stages: Sequence[Stage]) -> str:
-        """Name of the stage whose model is the run's; what each may reach on the target is put on record."""
-        wanted = self.run.recipe.selection
+        """Name of the stage whose model is the run's: the steadiest, of equals the last.
+
+        What each may reach on the target is put on record. It does not choose: of stages it favours the one that is
+        surer of itself.
+        """
+        recipe = self.run.recipe
+        wanted = recipe.selection
         of = {stage.name: (self.run.done(stage.name) or {})["inputs"] for stage in stages}
         asked = {"by": wanted.by, "images": wanted.images, "stages": of}
         known: dict[str, Any] | None = distributed.on_main(self.run.selection)
         if known and {key: known.get(key) for key in asked} == asked:
             return known["chosen"]
-        estimates = self._judge([self.run.model(name) for name in of])
-        best = list(of)[-1 if wanted.by == "last" else choose(estimates)]
+        networks = {name: self._load(self.run.model(name)) for name in of}
+        estimates = judge(list(networks.values()), self.target, wanted.images, recipe.data.width)
+        agreements = {
+            name: agreement(network, self.target, wanted.images, recipe.data.width)
+            for name, network in networks.items()
+            if wanted.by != "last"
+        }
+        best = max(agreements, key=lambda name: (agreements[name], list(of).index(name)), default=list(of)[-1])
         if distributed.is_main():
             said = {name: e.to_dict(self.space.classes) for name, e in zip(of, estimates, strict=True)}
-            write_json(self.run.folder / SELECTION, {**asked, "chosen": best, "estimates": said})
+            record = {**asked, "chosen": best, "agreements": agreements, "estimates": said}
+            write_json(self.run.folder / SELECTION, record)
         return best
 
     def discard(self, stage: Stage) -> None:
@@ -91,8 +104,10 @@ class Chooser:
 
     def _judge(self, paths: Sequence[Path]) -> list[Estimate]:
         recipe = self.run.recipe
-        networks = [load_model(path)[0].to(self.device) for path in paths]
-        return judge(networks, self.target, recipe.selection.images, recipe.data.width)
+        return judge(list(map(self._load, paths)), self.target, recipe.selection.images, recipe.data.width)
+
+    def _load(self, path: Path) -> Segmenter:
+        return load_model(path)[0].to(self.device)
 
 
 def copy(source: Path, target: Path) -> None:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from acclimate import distributed
 from acclimate.data.datasets import ImageSet, evenly_spaced
-from acclimate.data.geometry import Grid
+from acclimate.data.geometry import Grid, Size
 from acclimate.data.seeding import generator
 from acclimate.inference import Shown, cells, prepare, stretch
 from acclimate.networks import Segmenter
@@ -89,7 +89,8 @@ def judge(networks: Sequence[Segmenter], images: ImageSet, count: int, width: in
 
     seen = {}
     for place, shown in zip(own, ahead(read, own), strict=True):
-        seen[place] = compare([_coarse(network, shown[network.grid]) for network in networks])
+        each = [(network, shown[network.grid]) for network in networks]
+        seen[place] = compare([squares(network, one, one.scaled[0].shape[:2], flip=True) for network, one in each])
     everyones = {place: rows for part in distributed.gathered(seen) for place, rows in part.items()}
     rows_NM3K = np.stack([everyones[place] for place in range(len(indices))])
     return [estimate(Tallies(*rows_N3K.swapaxes(0, 1))) for rows_N3K in rows_NM3K.swapaxes(0, 1)]
@@ -116,12 +117,14 @@ def estimate(tallies: Tallies) -> Estimate:
     return Estimate(float(iou_K.mean()), float(iou_RK.mean(axis=1).std()), iou_K, iou_RK.std(axis=0))
 
 
-def _coarse(network: Segmenter, shown: Shown) -> Tensor:
-    """Class probabilities K×h×w of an image in squares of `COARSE` pixels, whatever the network's cells are."""
-    scaled_hw = shown.scaled[0].shape[:2]
-    prob_Khw, _ = cells(network, shown, flip=True)
-    height, width = scaled_hw
-    return stretch(prob_Khw, (height, width), network.grid, (-(-height // COARSE), -(-width // COARSE)))
+def squares(network: Segmenter, shown: Shown, scaled_hw: Size, flip: bool = False) -> Tensor:
+    """Class probabilities K×h×w of an image in squares, whatever the network's cells are.
+
+    The squares are of `COARSE` pixels of the image at ``scaled_hw``, which may be another size than is shown.
+    """
+    prob_Khw, _ = cells(network, shown, flip)
+    height, width = (-(-side // COARSE) for side in scaled_hw)
+    return stretch(prob_Khw, shown.scaled[0].shape[:2], network.grid, (height, width))
 
 
 def _iou(hits_K: np.ndarray, found_K: np.ndarray, expected_K: np.ndarray) -> np.ndarray:
