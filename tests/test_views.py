@@ -118,6 +118,14 @@ def test_source_images_take_the_colours_of_a_target_image_and_keep_labels():
     assert plain_image.float().std(0).mean() > 80 > 20 > image.float().std(0).mean()  # (nearly) grey now
 
 
+def test_source_images_can_be_jittered_and_keep_their_labels():
+    image, label = source_views()[0, 3]
+    disturbed, same = source_views(jitter=True)[0, 3]
+    assert torch.equal(label, same)
+    assert not torch.equal(image, disturbed)
+    assert not torch.equal(disturbed, source_views(jitter=True)[1, 3][0])
+
+
 def test_source_images_give_up_their_own_colours_and_no_others():
     own = np.array([lab_statistics(Scenes().image(i)) for i in range(5)], np.float32)
     image, _ = source_views(colour=(own, own[3:4]))[0, 3]

@@ -384,9 +384,8 @@ class Work:
 
     def _sources(self, stage: Stage, labelled: LabelledSet, section: recipes.Section, recolour: bool) -> Batches:
         recipe = self.recipe
-        views = SourceViews(
-            labelled, recipe.data, recipe.augment, recipe.seed, stage.name, self._colours if recolour else None
-        )
+        colours, jitter = self._colours if recolour else None, getattr(section, "jitter", False)
+        views = SourceViews(labelled, recipe.data, recipe.augment, recipe.seed, stage.name, colours, jitter)
         return self._batches(views, f"{stage.name}/source", section)
 
     def _pairs(self, stage: Stage, section: recipes.PairSection, target: TargetViews) -> Batches:

@@ -209,6 +209,11 @@ class Warmup:
     """0: the optimizer's."""
     colour: bool = True
     """Give source images the LAB statistics of random target images."""
+    jitter: bool = True
+    """Then blur them and change their colours, as ``augment`` has it for strong views."""
+    balance: float = 0.5
+    """Weight the source's pixels by share^-balance of their class, with mean 1: its rare classes are rarer in the first
+    pseudo labels, and what these lack is never learned. 0: all alike."""
     adversarial: bool = True
     """Align the outputs on source and target with a discriminator."""
     adversarial_weight: float = 0.01
@@ -357,8 +362,9 @@ class Selection:
     """Which network a stage leaves behind, and which stage's a run does: chosen on unlabelled target images."""
 
     by: Literal["consensus", "last"] = "consensus"
-    """``consensus``: the network whose predictions can expect the highest mean IoU, by its own class probabilities
-    and the mean of all networks'. ``last``: that of the last iteration, and of the last stage."""
+    """``consensus``: of a stage's networks the one whose predictions can expect the highest mean IoU, by its own class
+    probabilities and the mean of all networks'; of the stages the one whose network keeps its labels best when
+    pictures are disturbed. ``last``: that of the last iteration, and of the last stage."""
     candidates: int = 6
     """Networks of a stage that are compared, after equal numbers of iterations; stages that learn from the source
     alone or from target labels have none. 1: only the last."""
@@ -418,6 +424,8 @@ OFFICIAL: dict[str, Any] = {
     "optimizer.average": "constant",
     "optimizer.keep": "student",
     "optimizer.ramp": 0,
+    "warmup.jitter": False,
+    "warmup.balance": 0.0,
     "augment.policy": "official",
     "augment.label_geometry": "replayed",
     "selflabel.alpha": 0.1,

@@ -15,10 +15,11 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from acclimate.data.augment import StrongView, sample_weak, strong_view
+from acclimate.data.augment import StrongView, blur_and_jitter, sample_weak, strong_view
 from acclimate.data.colour import Statistics, transfer
 from acclimate.data.datasets import ImageSet, LabelledSet
 from acclimate.data.geometry import PIXELS, Geometry, Grid, Size, scaled_size
@@ -113,6 +114,8 @@ class SourceViews(Dataset[tuple[Tensor, ...]]):
     colour: tuple[np.ndarray, np.ndarray] | None = None
     """Statistics (n, 2, 3) of the source images and of the target images (`colour.collect`): each view
     takes on those of a random target image. None: colours stay."""
+    jitter: bool = False
+    """Blur and change colours as in strong views."""
 
     def __getitem__(self, key: Key) -> tuple[Tensor, ...]:
         epoch, index = key
@@ -122,6 +125,8 @@ class SourceViews(Dataset[tuple[Tensor, ...]]):
         if self.colour is not None:
             own, wanted = self.colour
             crop_HWC = transfer(crop_HWC, Statistics(*own[index]), Statistics(*wanted[rng.integers(len(wanted))]))
+        if self.jitter:
+            crop_HWC = np.asarray(blur_and_jitter(Image.fromarray(crop_HWC), self.augment, rng))
         return _image(crop_HWC), torch.from_numpy(self.images.label_view(index, view)).long()
 
     def batch(self, keys: Sequence[Key]) -> SourceBatch:
