@@ -63,8 +63,10 @@ class WarmupTask(Task):
         loss = terms["source"] + self.weight * terms.get("adversarial", 0) + terms.get("discriminator", 0)
         return {"loss": loss, **terms}
 
-    def _weights(self, label_BHW: Tensor) -> Tensor:
+    def _weights(self, label_BHW: Tensor) -> Tensor | None:
         """Weights of pixels by their class, whose shares are those of all labels seen so far."""
+        if not self.balance:
+            return None
         self.seen_K += distributed.total(count_labels(label_BHW, len(self.seen_K)))
         weight_K = class_weights((self.seen_K / self.seen_K.sum().clamp(min=1)).float(), self.balance)
         return weight_K[label_BHW.where(label_BHW != IGNORE, 0)]
