@@ -30,6 +30,7 @@ from acclimate.networks import Segmenter
 from acclimate.networks.weights import load_model
 from acclimate.run import Run
 from acclimate.selection import agreement, judge
+from acclimate.selection import look as look_at_views
 from acclimate.selection.consensus import squares
 from acclimate.selflabel import similarity, sinkhorn
 
@@ -115,7 +116,7 @@ def scores_of(run: Run, candidates: Sequence[Candidate]) -> dict[str, np.ndarray
     estimates = judge(networks, *how)
     seen = [look(network, images, recipe) for network in networks]
     by_name = {
-        AMONG_STAGES: np.array([agreement(network, *how) for network in networks]),
+        AMONG_STAGES: np.array([agreement(look_at_views(network, *how)) for network in networks]),
         WITHIN_STAGES: np.array([estimate.mean_iou for estimate in estimates]),
     }
     consensus = torch.stack([one.plain for one in seen]).mean(dim=0).argmax(dim=1)

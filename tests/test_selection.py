@@ -22,7 +22,7 @@ from acclimate.networks import Features, Segmenter, build
 from acclimate.pipeline import adapt
 from acclimate.recipe import Recipe
 from acclimate.run import CANDIDATES, SELECTION, Run
-from acclimate.selection import agreement, candidates, choose, judge
+from acclimate.selection import agreement, candidates, choose, judge, look, steadiest
 from acclimate.selection.consensus import Estimate, Tallies, compare, estimate
 
 CLASSES, HW = 4, (24, 32)
@@ -185,21 +185,40 @@ def test_a_network_that_keeps_its_labels_when_pictures_are_disturbed_agrees_more
     image_HWC[16:] //= 4
     Image.fromarray(image_HWC).save(tmp_path / "one.png")
     images = open_images(recipe.Folder(str(tmp_path)), "target")
-    steady, shaky = (agreement(cast(Segmenter, ByLook(hue)), images, 1, 64) for hue in (True, False))
+    steady, shaky = (agreement(look(cast(Segmenter, ByLook(hue)), images, 1, 64)) for hue in (True, False))
     assert steady == pytest.approx(1)
     assert shaky < 0.95
 
 
-def test_processes_share_the_agreement(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_share_the_look(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = open_images(recipe.Folder(str(data / "target")), "target")
     network = build(recipe.Network(backbone="test_resnet.r160_in1k", weights="none", channels=16), 5)
-    alone, parts = agreement(network, images, 4, 80), []
-    for rank in (1, 0):  # the second process hands over what it counted, and the first adds it to its own
+    alone, parts = look(network, images, 4, 80), []
+    assert alone.shape == (4, 4, 5, 5) and alone.sum() == 4 * 4 * 20 * 12
+    for rank in (1, 0):  # the second process hands over what it saw, and the first has both
         monkeypatch.setattr(distributed, "share", lambda items, rank=rank: list(items)[rank::2])
-        given = iter(parts)
-        monkeypatch.setattr(distributed, "total", lambda x, given=given: x + next(given, parts.append(x) or 0))
-        found = agreement(network, images, 4, 80)
-    assert found == alone
+        monkeypatch.setattr(distributed, "gathered", lambda seen, rank=rank: [*parts, parts.append(seen) or seen])
+        if rank:
+            with pytest.raises(KeyError):
+                look(network, images, 4, 80)
+    np.testing.assert_array_equal(look(network, images, 4, 80), alone)
+
+
+def holding_on(share: float, images: int = 16) -> np.ndarray:
+    """What `look` sees of a network that keeps two classes' labels of this share of the pixels, more or less."""
+    rng = np.random.default_rng(0)
+    kept_N = (1000 * (share + rng.uniform(-0.05, 0.05, images))).astype(int)
+    return np.array([[[[kept, 1000 - kept], [1000 - kept, kept]]] for kept in kept_N])
+
+
+def test_the_last_of_the_networks_that_cannot_be_told_apart_is_the_steadiest() -> None:
+    good, bad = holding_on(0.8), holding_on(0.6)
+    assert agreement(good) == pytest.approx(0.8 / 1.2, abs=0.03)
+    assert steadiest([bad, good]) == steadiest([good, good]) == 1
+    assert steadiest([good, bad]) == 0
+    noise = holding_on(0.8)[::-1] - np.array([[2, -2], [-2, 2]])  # a little lower, by other images
+    assert steadiest([good, noise]) == 1
+    assert steadiest([good, noise, bad]) == 1
 
 
 def test_a_run_without_target_labels_chooses_and_estimates(finished: Run) -> None:
@@ -210,7 +229,7 @@ def test_a_run_without_target_labels_chooses_and_estimates(finished: Run) -> Non
         assert 0 <= estimate["mean_iou"] <= 1 and estimate["error"] >= 0 and len(estimate["iou"]) == 12
         assert row["chosen"] == (row["name"] == among["chosen"])
         assert "oracle" not in row and "mean_iou" not in row
-    assert among["agreements"][among["chosen"]] == max(among["agreements"].values())
+    assert set(among["agreements"]) == {row["name"] for row in finished.results}
     for stage in ("warmup", "selflabel"):
         within = json.loads((finished.path(stage) / SELECTION).read_text())
         scores = {row["step"]: row["mean_iou"] for row in within["candidates"]}

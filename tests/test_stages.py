@@ -147,17 +147,6 @@ def test_a_rare_class_weighs_more_on_source_and_target() -> None:
     torch.testing.assert_close(weight_K[3] / weight_K[0], torch.tensor(4.0))  # shares 0.1 and 0.4
 
 
-def test_the_warm_up_weighs_classes_by_all_labels_that_it_has_seen() -> None:
-    task = WarmupTask(network(), choices(warmup={"balance": 1.0}))
-    few, many = torch.tensor([0, 0, 0, 1]), torch.tensor([0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, IGNORE])
-    weight_N = task._weights(few)
-    torch.testing.assert_close(weight_N[3] / weight_N[0], torch.tensor(3.0))
-    weight_N = task._weights(many)  # 4, 9 and 6 of the 19 by now
-    torch.testing.assert_close(weight_N[0] / weight_N[1], torch.tensor(9 / 4))
-    assert WarmupTask(network(), choices(warmup={"balance": 0.0}))._weights(few) is None
-    assert task.state_dict()["seen_K"].sum() == 19  # what a run that goes on knows
-
-
 @pytest.mark.parametrize(
     "switch",
     [

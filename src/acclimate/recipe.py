@@ -211,9 +211,6 @@ class Warmup:
     """Give source images the LAB statistics of random target images."""
     jitter: bool = True
     """Then blur them and change their colours, as ``augment`` has it for strong views."""
-    balance: float = 0.5
-    """Weight the source's pixels by share^-balance of their class, with mean 1: its rare classes are rarer in the first
-    pseudo labels, and what these lack is never learned. 0: all alike."""
     adversarial: bool = True
     """Align the outputs on source and target with a discriminator."""
     adversarial_weight: float = 0.01
@@ -425,7 +422,6 @@ OFFICIAL: dict[str, Any] = {
     "optimizer.keep": "student",
     "optimizer.ramp": 0,
     "warmup.jitter": False,
-    "warmup.balance": 0.0,
     "augment.policy": "official",
     "augment.label_geometry": "replayed",
     "selflabel.alpha": 0.1,

@@ -1,24 +1,27 @@
 """How far a network says of disturbed pictures what it says of the pictures: mirrored, smaller, larger, pale.
 
 A network that fits the target holds on to its labels; one that guesses changes them. Unlike what networks expect of
-each other (`consensus`), it does not favour the one that is surer: networks of different stages can be compared.
+each other (`consensus`), it does not favour the one that is surer: networks of different stages can be compared. What
+cannot be told apart on so few images is decided by order: a stage goes on from the one before, to better it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
 from acclimate import distributed
 from acclimate.data.datasets import ImageSet, evenly_spaced
 from acclimate.data.geometry import scaled_size
+from acclimate.data.seeding import generator
 from acclimate.evaluation import Confusion
 from acclimate.inference import prepare
 from acclimate.networks import Segmenter
 from acclimate.selection.consensus import squares
+
+_RESAMPLES = 200
 
 
 class View(NamedTuple):
@@ -31,8 +34,16 @@ class View(NamedTuple):
     mirrored: bool = False
 
 
-def agreement(network: Segmenter, images: ImageSet, count: int, width: int) -> float:
-    """Mean IoU of the labels of images and those of their views, 0 … 1, mean over the views; classes count alike.
+def views(image_HWC: np.ndarray) -> Iterator[View]:
+    """The disturbed views of a picture."""
+    yield View(np.ascontiguousarray(image_HWC[:, ::-1]), mirrored=True)
+    yield View(image_HWC, scale=0.75)
+    yield View(image_HWC, scale=1.25)
+    yield View((0.75 * image_HWC + 0.25 * image_HWC.mean() + 10).clip(0, 255).astype(np.uint8))
+
+
+def look(network: Segmenter, images: ImageSet, count: int, width: int) -> np.ndarray:
+    """Confusions (N, V, K, K), int64, of the labels of N images and those of their V views.
 
     With many processes each looks at its share of the images, and all return the same.
 
@@ -42,27 +53,39 @@ def agreement(network: Segmenter, images: ImageSet, count: int, width: int) -> f
         count: how many of them, evenly spaced.
         width: pixels, to which images are scaled for the network.
     """
-    confusions = [Confusion(network.num_classes) for _ in range(VIEWS)]
-    for index in distributed.share(evenly_spaced(count, len(images))):
-        plain, *others = (labels_of(network, view, width) for view in views(images.image(index)))
-        for confusion, other in zip(confusions, others, strict=True):
-            confusion.update(plain, other)
-    for confusion in confusions:
-        confusion.matrix = distributed.total(torch.from_numpy(confusion.matrix)).numpy()
-    return float(np.mean([confusion.mean_iou() for confusion in confusions]))
+    indices = evenly_spaced(count, len(images))
+    seen = {}
+    for place in distributed.share(range(len(indices))):
+        image_HWC = images.image(indices[place])
+        plain = labels_of(network, View(image_HWC), width)
+        confusions = [Confusion(network.num_classes) for _ in views(image_HWC)]
+        for confusion, view in zip(confusions, views(image_HWC), strict=True):
+            confusion.update(plain, labels_of(network, view, width))
+        seen[place] = np.stack([confusion.matrix for confusion in confusions])
+    everyones = {place: found for part in distributed.gathered(seen) for place, found in part.items()}
+    return np.stack([everyones[place] for place in range(len(indices))])
 
 
-VIEWS = 4
-"""Disturbed ones of each picture."""
+def agreement(seen_NVKK: np.ndarray) -> float:
+    """Mean IoU of the labels of images and of their views, 0 … 1, mean over the views; classes count alike."""
+    return float(_agreements(seen_NVKK.sum(axis=0)[None])[0])
 
 
-def views(image_HWC: np.ndarray) -> Iterator[View]:
-    """The picture, then its disturbed views."""
-    yield View(image_HWC)
-    yield View(np.ascontiguousarray(image_HWC[:, ::-1]), mirrored=True)
-    yield View(image_HWC, scale=0.75)
-    yield View(image_HWC, scale=1.25)
-    yield View((0.75 * image_HWC + 0.25 * image_HWC.mean() + 10).clip(0, 255).astype(np.uint8))
+def steadiest(seen: Sequence[np.ndarray]) -> int:
+    """The last of the networks whose agreement is not clearly lower than the highest.
+
+    Clearly: by more than two standard errors of the difference, over the choice of images (a paired bootstrap).
+
+    Args:
+        seen: of each network, in the order of training, what `look` returns for the same images.
+    """
+    images = len(seen[0])
+    drawn_RN = generator(0, "bootstrap").multinomial(images, np.full(images, 1 / images), _RESAMPLES)
+    values = np.array([agreement(seen_NVKK) for seen_NVKK in seen])
+    drawn_MR = np.stack([_agreements(np.tensordot(drawn_RN, seen_NVKK, 1)) for seen_NVKK in seen])
+    best = int(values.argmax())
+    error_M = (drawn_MR[best] - drawn_MR).std(axis=1)
+    return int(np.flatnonzero(values[best] - values <= 2 * error_M)[-1])
 
 
 def labels_of(network: Segmenter, view: View, width: int) -> np.ndarray:
@@ -71,3 +94,11 @@ def labels_of(network: Segmenter, view: View, width: int) -> np.ndarray:
     scaled_hw = scaled_size(view.image_HWC.shape[:2], width)
     label_hw = squares(network, shown, scaled_hw).argmax(dim=0).cpu().numpy()
     return label_hw[:, ::-1] if view.mirrored else label_hw
+
+
+def _agreements(counts_RVKK: np.ndarray) -> np.ndarray:
+    """Of each of R counts: mean over classes that occur, then over views."""
+    hits = np.diagonal(counts_RVKK, axis1=2, axis2=3).astype(np.float64)
+    union = counts_RVKK.sum(2) + counts_RVKK.sum(3) - hits
+    iou = np.divide(hits, union, out=np.full_like(hits, np.nan), where=union > 0)
+    return np.nanmean(iou, axis=2).mean(axis=1)

@@ -18,7 +18,7 @@ from acclimate.labels import LabelSpace
 from acclimate.networks import Segmenter
 from acclimate.networks.weights import load_model, save_model
 from acclimate.run import CANDIDATES, SELECTION, Run, Stage
-from acclimate.selection.agreement import agreement
+from acclimate.selection.agreement import agreement, look, steadiest
 from acclimate.selection.consensus import Estimate, choose, judge
 
 
@@ -71,7 +71,7 @@ class Chooser:
         return best
 
     def best_stage(self, stages: Sequence[Stage]) -> str:
-        """Name of the stage whose model is the run's: the steadiest, of equals the last.
+        """Name of the stage whose model is the run's: the last of the steadiest.
 
         What each may reach on the target is put on record. It does not choose: of stages it favours the one that is
         surer of itself.
@@ -83,19 +83,18 @@ class Chooser:
         known: dict[str, Any] | None = distributed.on_main(self.run.selection)
         if known and {key: known.get(key) for key in asked} == asked:
             return known["chosen"]
-        networks = {name: self._load(self.run.model(name)) for name in of}
-        estimates = judge(list(networks.values()), self.target, wanted.images, recipe.data.width)
-        agreements = {
-            name: agreement(network, self.target, wanted.images, recipe.data.width)
-            for name, network in networks.items()
-            if wanted.by != "last"
-        }
-        best = max(agreements, key=lambda name: (agreements[name], list(of).index(name)), default=list(of)[-1])
+        networks = [self._load(self.run.model(name)) for name in of]
+        estimates = judge(networks, self.target, wanted.images, recipe.data.width)
+        best, agreements = len(of) - 1, {}
+        if wanted.by != "last":
+            seen = [look(network, self.target, wanted.images, recipe.data.width) for network in networks]
+            best, agreements = steadiest(seen), dict(zip(of, map(agreement, seen), strict=True))
+        chosen = list(of)[best]
         if distributed.is_main():
             said = {name: e.to_dict(self.space.classes) for name, e in zip(of, estimates, strict=True)}
-            record = {**asked, "chosen": best, "agreements": agreements, "estimates": said}
+            record = {**asked, "chosen": chosen, "agreements": agreements, "estimates": said}
             write_json(self.run.folder / SELECTION, record)
-        return best
+        return chosen
 
     def discard(self, stage: Stage) -> None:
         """Delete the candidates of a finished stage, unless the recipe keeps them."""

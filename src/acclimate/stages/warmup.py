@@ -5,11 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from acclimate import distributed, recipe
+from acclimate import recipe
 from acclimate.data.views import SourceBatch, TargetBatch
-from acclimate.labels import IGNORE
 from acclimate.networks import Discriminator, Segmenter
-from acclimate.selflabel.distribution import class_weights, count_labels
 from acclimate.selflabel.losses import cross_entropy
 from acclimate.selflabel.precision import wide
 from acclimate.stages.task import Task, optimizer_for
@@ -40,9 +38,6 @@ class WarmupTask(Task):
         stage = choices.warmup
         super().__init__(student, choices, stage)
         self.optimizers = [optimizer_for(self)]
-        self.balance = stage.balance
-        self.seen_K: Tensor
-        self.register_buffer("seen_K", torch.zeros(student.num_classes, dtype=torch.float64))
         self.weight = stage.adversarial_weight if stage.adversarial else 0.0
         if self.weight:
             self.discriminator = Discriminator(student.num_classes)
@@ -54,22 +49,12 @@ class WarmupTask(Task):
     def step(self, batch: tuple[SourceBatch, TargetBatch]) -> dict[str, Tensor]:
         source, target = batch
         on_source, on_target = (wide(seen.logits_BKhw) for seen in self.study(source.image_BCHW, target.weak_BCHW))
-        weight_BHW = self._weights(source.label_BHW)
-        on_pixels = self.to_pixels(on_source, source.label_BHW)
-        terms = {"source": cross_entropy(on_pixels, source.label_BHW, IGNORE, weight_BHW)}
+        terms = {"source": cross_entropy(self.to_pixels(on_source, source.label_BHW), source.label_BHW)}
         if self.weight:
             terms |= self._adversarial(on_source.softmax(dim=1), on_target.softmax(dim=1))
         # The discriminator's loss touches its own weights only, so its weight in the sum is its own affair.
         loss = terms["source"] + self.weight * terms.get("adversarial", 0) + terms.get("discriminator", 0)
         return {"loss": loss, **terms}
-
-    def _weights(self, label_BHW: Tensor) -> Tensor | None:
-        """Weights of pixels by their class, whose shares are those of all labels seen so far."""
-        if not self.balance:
-            return None
-        self.seen_K += distributed.total(count_labels(label_BHW, len(self.seen_K)))
-        weight_K = class_weights((self.seen_K / self.seen_K.sum().clamp(min=1)).float(), self.balance)
-        return weight_K[label_BHW.where(label_BHW != IGNORE, 0)]
 
     def _adversarial(self, source_BKhw: Tensor, target_BKhw: Tensor) -> dict[str, Tensor]:
         frozen = {name: p.detach() for name, p in self.discriminator.named_parameters()}
