@@ -169,7 +169,7 @@ def evaluate(
 
 def score_table(columns: Mapping[str, Scores], title: str = "") -> Table:
     """IoU in percent, one row per class and one column per model; the means stand last."""
-    table = Table(title=title or None, title_justify="left")
+    table = Table(title=title or None)
     table.add_column("IoU, %")
     for name in columns:
         table.add_column(name, justify="right")

@@ -65,14 +65,15 @@ def tracked(items: Sequence[T], what: str) -> Iterator[T]:
 
 
 def print_table(on: Console, table: Table) -> None:
-    """Print a table; one that is too wide in parts, each with the first column and as many others as fit."""
-    title, (first, *rest) = table.title, table.columns
+    """Print a table under its title; one that is too wide in parts, each with the first column and others that fit."""
+    if table.title:  # not as the table's own, which would be broken to its width
+        on.print(str(table.title), style="italic", soft_wrap=True, markup=False, emoji=False)
+    first, *rest = table.columns
     while rest:
         parts = [_part(table, [first, *rest[: count + 1]]) for count in range(len(rest))]
         count = max(1, sum(_width(on, part) <= on.width for part in parts))
-        part = parts[count - 1]
-        part.title, title, rest = title, None, rest[count:]
-        on.print(part)
+        on.print(parts[count - 1])
+        rest = rest[count:]
 
 
 def _part(table: Table, columns: Sequence[Column]) -> Table:

@@ -76,7 +76,7 @@ def row_of(run: Run, stage: Stage) -> dict[str, Any]:
 
 def table(rows: list[dict[str, Any]]) -> Table:
     """The stages as columns and the classes as rows, IoU in percent, for a terminal."""
-    drawn = Table(title="IoU on the labelled target images, %" if _scored(rows) else "Stages", title_justify="left")
+    drawn = Table(title="IoU on the labelled target images, %" if _scored(rows) else "Stages")
     drawn.add_column("")
     for row in rows:
         drawn.add_column(row["title"], justify="right")
@@ -99,7 +99,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
 
 def estimate_table(row: dict[str, Any]) -> Table:
     """What the run's model may reach, class by class, as unlabelled images alone tell it; for a terminal."""
-    drawn = Table("", title=_ESTIMATED.format(row["title"]), title_justify="left")
+    drawn = Table("", title=_ESTIMATED.format(row["title"]))
     for header in _estimate_headers(row):
         drawn.add_column(header, justify="right")
     for line in _estimate_lines(row):
