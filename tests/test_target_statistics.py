@@ -76,7 +76,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, dict[s
     streets.write(root / "data", source=5, target=4, val=2, seed=3, size=(48, 80))
     found = {}
     for choice in ("target", "trained"):
-        shorter = {"distill__rounds": 0, "selflabel__iterations": 0, "data__ceiling__path": ""}
+        shorter = {"distill__rounds": 0, "selflabel__iterations": 0, "data__ceiling__path": "", "selection__by": "last"}
         recipe = tiny(root / "data", network__statistics=choice, **shorter)
         run = adapt(recipe, root / choice)
         found[choice] = {stage: load_file(run.model(stage)) for stage in ("source", "warmup")}

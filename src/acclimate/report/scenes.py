@@ -37,9 +37,12 @@ def panels(record: Record, device: torch.device) -> dict[str, Any]:
     seen = dict(zip((row["name"] for row in record.rows), see_all(models, photos, device), strict=True))
     layers = [(row["name"], row["title"], seen[row["name"]]) for row in record.rows]
     left = record.base["name"] if record.base else record.rows[0]["name"]
+    # Where the source-only model itself was chosen, it stands beside what the last stage made of it.
+    stages = [row["name"] for row in record.rows if row["name"] != "ceiling"]
+    right = record.adapted["name"] if record.adapted["name"] != left else stages[-1]
     return {
         "legend": legend(record.space),
-        "slider": slider(photos, layers, record.space, left, record.adapted["name"]),
+        "slider": slider(photos, layers, record.space, left, right),
         "corrections": _corrections(photos, corrections(record, photos, device), record.space),
         "certainty": _certainty(photos, seen[record.adapted["name"]]),
         "unsure": {"searched": searched, "images": [_unsure(*one, record.space) for one in doubtful]},
