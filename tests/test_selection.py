@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -133,6 +134,18 @@ def test_candidates_are_evenly_spaced_and_end_with_the_last_iteration() -> None:
     assert evenly_spaced(2, 8) == [2, 6] and evenly_spaced(9, 3) == [0, 1, 2]
 
 
+def by_two_processes(monkeypatch: pytest.MonkeyPatch, work: Callable[[], Any]) -> Any:
+    """What the first of two processes returns; the second hands over what it saw, so that the first has both."""
+    parts: list[dict[int, np.ndarray]] = []
+    for rank in (1, 0):
+        monkeypatch.setattr(distributed, "share", lambda items, rank=rank: list(items)[rank::2])
+        monkeypatch.setattr(distributed, "gathered", lambda seen, rank=rank: [*parts, parts.append(seen) or seen])
+        if rank:
+            with pytest.raises(KeyError):
+                work()
+    return work()
+
+
 def test_judging_changes_nothing_and_processes_share_it(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     choices = recipe.Network(backbone="test_resnet.r160_in1k", weights="none", channels=16)
@@ -146,14 +159,8 @@ def test_judging_changes_nothing_and_processes_share_it(data: Path, monkeypatch:
     for network, kept in zip(networks, before, strict=True):
         assert all(torch.equal(value, kept[name]) for name, value in network.state_dict().items())
 
-    parts: list[dict[int, np.ndarray]] = []
-    for rank in (1, 0):  # the second process hands over what it saw, and the first has both
-        monkeypatch.setattr(distributed, "share", lambda items, rank=rank: list(items)[rank::2])
-        monkeypatch.setattr(distributed, "gathered", lambda seen, rank=rank: [*parts, parts.append(seen) or seen])
-        if rank:
-            with pytest.raises(KeyError):
-                judge(networks, images, 4, 80)
-    for one, both in zip(alone, judge(networks, images, 4, 80), strict=True):
+    shared = by_two_processes(monkeypatch, lambda: judge(networks, images, 4, 80))
+    for one, both in zip(alone, shared, strict=True):
         np.testing.assert_array_equal(one.iou_K, both.iou_K)
         assert one.error == both.error
 
@@ -193,15 +200,9 @@ def test_a_network_that_keeps_its_labels_when_pictures_are_disturbed_agrees_more
 def test_processes_share_the_look(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = open_images(recipe.Folder(str(data / "target")), "target")
     network = build(recipe.Network(backbone="test_resnet.r160_in1k", weights="none", channels=16), 5)
-    alone, parts = look(network, images, 4, 80), []
+    alone = look(network, images, 4, 80)
     assert alone.shape == (4, 4, 5, 5) and alone.sum() == 4 * 4 * 20 * 12
-    for rank in (1, 0):  # the second process hands over what it saw, and the first has both
-        monkeypatch.setattr(distributed, "share", lambda items, rank=rank: list(items)[rank::2])
-        monkeypatch.setattr(distributed, "gathered", lambda seen, rank=rank: [*parts, parts.append(seen) or seen])
-        if rank:
-            with pytest.raises(KeyError):
-                look(network, images, 4, 80)
-    np.testing.assert_array_equal(look(network, images, 4, 80), alone)
+    np.testing.assert_array_equal(by_two_processes(monkeypatch, lambda: look(network, images, 4, 80)), alone)
 
 
 def holding_on(share: float, images: int = 16) -> np.ndarray:

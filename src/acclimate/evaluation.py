@@ -59,8 +59,7 @@ class Confusion:
 
     def iou(self) -> np.ndarray:
         """Intersection over union per class, float64 (K,) in 0 … 1; NaN for absent classes."""
-        hits = np.diag(self.matrix)
-        return _ratio(hits, self.matrix.sum(0) + self.matrix.sum(1) - hits)
+        return iou_of(self.matrix)
 
     def mean_iou(self) -> float:
         """Mean over the classes that labels or predictions contain."""
@@ -201,6 +200,12 @@ def _null(value: float) -> float | None:
 
 def _percent(value: float) -> str:
     return "–" if math.isnan(value) else f"{100 * value:.1f}"
+
+
+def iou_of(count_KK: np.ndarray) -> np.ndarray:
+    """IoU per class (…, K) of counted pairs (…, K, K), in 0 … 1; NaN for absent classes."""
+    hits_K = np.diagonal(count_KK, axis1=-2, axis2=-1)
+    return _ratio(hits_K, count_KK.sum(-2) + count_KK.sum(-1) - hits_K)
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

@@ -384,7 +384,8 @@ class Work:
 
     def _sources(self, stage: Stage, labelled: LabelledSet, section: recipes.Section, recolour: bool) -> Batches:
         recipe = self.recipe
-        colours, jitter = self._colours if recolour else None, getattr(section, "jitter", False)
+        colours = self._colours if recolour else None
+        jitter = isinstance(section, recipes.Warmup) and section.jitter
         views = SourceViews(labelled, recipe.data, recipe.augment, recipe.seed, stage.name, colours, jitter)
         return self._batches(views, f"{stage.name}/source", section)
 

@@ -16,7 +16,7 @@ from acclimate import distributed
 from acclimate.data.datasets import ImageSet, evenly_spaced
 from acclimate.data.geometry import scaled_size
 from acclimate.data.seeding import generator
-from acclimate.evaluation import Confusion
+from acclimate.evaluation import Confusion, iou_of
 from acclimate.inference import prepare
 from acclimate.networks import Segmenter
 from acclimate.selection.consensus import squares
@@ -58,9 +58,10 @@ def look(network: Segmenter, images: ImageSet, count: int, width: int) -> np.nda
     for place in distributed.share(range(len(indices))):
         image_HWC = images.image(indices[place])
         plain = labels_of(network, View(image_HWC), width)
-        confusions = [Confusion(network.num_classes) for _ in views(image_HWC)]
-        for confusion, view in zip(confusions, views(image_HWC), strict=True):
-            confusion.update(plain, labels_of(network, view, width))
+        confusions = []
+        for view in views(image_HWC):
+            confusions.append(Confusion(network.num_classes))
+            confusions[-1].update(plain, labels_of(network, view, width))
         seen[place] = np.stack([confusion.matrix for confusion in confusions])
     everyones = {place: found for part in distributed.gathered(seen) for place, found in part.items()}
     return np.stack([everyones[place] for place in range(len(indices))])
@@ -98,7 +99,4 @@ def labels_of(network: Segmenter, view: View, width: int) -> np.ndarray:
 
 def _agreements(counts_RVKK: np.ndarray) -> np.ndarray:
     """Of each of R counts: mean over classes that occur, then over views."""
-    hits = np.diagonal(counts_RVKK, axis1=2, axis2=3).astype(np.float64)
-    union = counts_RVKK.sum(2) + counts_RVKK.sum(3) - hits
-    iou = np.divide(hits, union, out=np.full_like(hits, np.nan), where=union > 0)
-    return np.nanmean(iou, axis=2).mean(axis=1)
+    return np.nanmean(iou_of(counts_RVKK), axis=2).mean(axis=1)
