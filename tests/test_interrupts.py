@@ -7,6 +7,7 @@ import threading
 
 import pytest
 
+from acclimate import interrupts
 from acclimate.interrupts import Terminated, deferred, terminable
 
 
@@ -20,7 +21,10 @@ def test_sigterm_is_raised_and_no_longer_than_wanted() -> None:
 @pytest.mark.parametrize(
     ("number", "kind"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)], ids=["ctrl-c", "sigterm"]
 )
-def test_the_first_request_is_noted_and_the_second_obeyed(number: int, kind: type[BaseException]) -> None:
+def test_the_first_request_is_noted_and_the_second_obeyed(
+    number: int, kind: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(interrupts, "HANDED_ON", -1.0)
     noted = False
     with pytest.raises(kind) as caught, terminable(), deferred() as asked:
         assert asked.how is None
@@ -28,6 +32,15 @@ def test_the_first_request_is_noted_and_the_second_obeyed(number: int, kind: typ
         noted = asked.how is kind
         signal.raise_signal(number)
     assert noted and type(caught.value) is kind
+
+
+def test_a_request_that_comes_by_two_ways_is_one() -> None:
+    done = False
+    with pytest.raises(Terminated), terminable(), deferred():
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        done = True
+    assert done
 
 
 def test_a_request_is_obeyed_at_the_end_at_the_latest() -> None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -118,6 +119,7 @@ def test_a_process_that_dies_takes_the_other_along_and_the_run_goes_on_with_one(
 
 @pytest.mark.slow
 def test_both_stop_after_the_same_step_when_asked_to(data: Path, tmp_path: Path) -> None:
+    """As SLURM asks: all processes, of which the launcher hands the signal on to those that have it already."""
     out, log = tmp_path / "run", tmp_path / "log"
     choices = ("selflabel.iterations=3000", "distill.rounds=0", "log_every=2000", "save_every=2000")
     with log.open("w") as file:
@@ -127,10 +129,14 @@ def test_both_stop_after_the_same_step_when_asked_to(data: Path, tmp_path: Path)
     try:
         wait_until(lambda: "stage 1 …" in log.read_text() or torchrun.poll() is not None, 120)
         time.sleep(2)
-        torchrun.send_signal(signal.SIGTERM)
-        assert torchrun.wait(60) != 0
+        workers = [int(process) for process in call("pgrep", "-P", str(torchrun.pid)).stdout.split()]
+        assert len(workers) == 2
+        for process in (*workers, torchrun.pid):
+            os.kill(process, signal.SIGTERM)
+        wait_until(lambda: torchrun.poll() is not None, 200, log)
     finally:
         torchrun.kill()
+    assert torchrun.returncode != 0
     told = log.read_text()
     saved = re.search(r"asked to stop, saved at iteration (\d+)", told)
     assert saved, told
@@ -145,10 +151,10 @@ def test_both_stop_after_the_same_step_when_asked_to(data: Path, tmp_path: Path)
         again.wait()
 
 
-def wait_until(happened, seconds: float) -> None:
+def wait_until(happened: Callable[[], bool], seconds: float, log: Path | None = None) -> None:
     end = time.monotonic() + seconds
     while not happened():
-        assert time.monotonic() < end, "waited in vain"
+        assert time.monotonic() < end, f"waited in vain\n{log.read_text() if log else ''}"
         time.sleep(0.1)
 
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from acclimate import interrupts
 from acclimate.errors import UserError
 from acclimate.interrupts import terminable
 from acclimate.journal import Journal
@@ -167,7 +168,9 @@ def test_a_request_to_stop_is_obeyed_after_the_step_and_costs_nothing(
     assert records[0] == records[1]
 
 
-def test_a_second_request_does_not_wait(tmp_path: Path) -> None:
+def test_a_second_request_does_not_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interrupts, "HANDED_ON", -1.0)
+
     class Stubborn(Line):
         def step(self, batch: Numbers) -> dict[str, Tensor]:
             for _ in range(2):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,10 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM; to whoever does not look closely it is as good as Ctrl-C."""
 
 
+HANDED_ON = 2.0
+"""Seconds within which two requests are one: SLURM signals all processes of a job, torchrun among them, and torchrun
+hands the signal on to those that have it already."""
+
 _KINDS: dict[int, type[KeyboardInterrupt]] = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: Terminated}
 
 
@@ -23,6 +28,8 @@ class Asked:
 
     how: type[KeyboardInterrupt] | None = None
     """What to raise, once it is convenient."""
+    at: float = 0.0
+    """When it was, by `time.monotonic`."""
 
 
 @contextmanager
@@ -38,7 +45,7 @@ def terminable() -> Iterator[None]:
 
 @contextmanager
 def deferred() -> Iterator[Asked]:
-    """Within the block a first Ctrl-C or SIGTERM is only noted; a second one acts as it would outside.
+    """Within the block a first Ctrl-C or SIGTERM is only noted; one more after `HANDED_ON` acts as it would outside.
 
     Raises:
         KeyboardInterrupt: the block has ended, and what was noted has not been obeyed.
@@ -46,8 +53,11 @@ def deferred() -> Iterator[Asked]:
     asked = Asked()
 
     def note(number: int, frame: Any) -> None:
-        asked.how = _KINDS[number]
-        restore()
+        if asked.how is None:
+            asked.how, asked.at = _KINDS[number], time.monotonic()
+        elif time.monotonic() - asked.at > HANDED_ON:
+            restore()
+            signal.raise_signal(number)
 
     with _handling(dict.fromkeys(_KINDS, note)) as restore:
         yield asked
