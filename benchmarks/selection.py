@@ -6,7 +6,7 @@
 The runs need labelled target images (data.val) and their candidates, hence `selection.keep=true`. Prints a Markdown
 table: for each score Spearman's rank correlation with the true mIoU, and the regret, by how many points the best
 candidate is better than the one of the highest score; over all candidates of a run, and within its stages. Means over
-the runs. `selection.by: consensus` chooses within stages by the second row's score, among their models by the first's.
+the runs. The first row is the score that chooses (`selection.by: agreement`), its regrets by the rule with it.
 """
 
 from __future__ import annotations
@@ -29,15 +29,13 @@ from acclimate.inference import cells, prepare
 from acclimate.networks import Segmenter
 from acclimate.networks.weights import load_model
 from acclimate.run import Run
-from acclimate.selection import agreement, judge
+from acclimate.selection import judge, steadiest, steadiness
 from acclimate.selection import look as look_at_views
 from acclimate.selection.consensus import squares
 from acclimate.selflabel import similarity, sinkhorn
 
-AMONG_STAGES = "agreement under views"
-"""The score that chooses the run's model."""
-WITHIN_STAGES = "consensus and own"
-"""The score that chooses a stage's."""
+SHIPPED = "agreement under views"
+"""The score that chooses."""
 
 
 class Candidate(NamedTuple):
@@ -48,6 +46,14 @@ class Candidate(NamedTuple):
     path: Path
     miou: float
     """On labelled target images, in percent."""
+
+
+class Score(NamedTuple):
+    """What a score says of some candidates."""
+
+    values: np.ndarray
+    """The higher, the better they are said to be."""
+    chosen: int
 
 
 class Seen(NamedTuple):
@@ -83,12 +89,14 @@ def rank(run: Run) -> dict[str, dict[str, float]]:
     print(f"{run.folder}: {len(candidates)} candidates, {miou.min():.1f} … {miou.max():.1f} mIoU\n")
     return {
         name: {
-            "spearman": spearman(values, miou),
-            "regret": regret(values, miou),
-            "spearman within stages": _mean(spearman(p[name], miou[g]) for p, g in zip(parts, groups, strict=True)),
+            "spearman": spearman(score.values, miou),
+            "regret": regret(score, miou),
+            "spearman within stages": _mean(
+                spearman(p[name].values, miou[g]) for p, g in zip(parts, groups, strict=True)
+            ),
             "regret within stages": _mean(regret(p[name], miou[g]) for p, g in zip(parts, groups, strict=True)),
         }
-        for name, values in whole.items()
+        for name, score in whole.items()
     }
 
 
@@ -107,22 +115,22 @@ def candidates_of(run: Run) -> list[Candidate]:
     return found
 
 
-def scores_of(run: Run, candidates: Sequence[Candidate]) -> dict[str, np.ndarray]:
-    """Each score of each candidate; the higher, the better it is said to be."""
+def scores_of(run: Run, candidates: Sequence[Candidate]) -> dict[str, Score]:
+    """What each score says."""
     recipe = run.recipe
     images = open_images(recipe.data.target, "target")
     networks = [load_model(candidate.path)[0] for candidate in candidates]
     how = images, recipe.selection.images, recipe.data.width
     estimates = judge(networks, *how)
     seen = [look(network, images, recipe) for network in networks]
-    by_name = {
-        AMONG_STAGES: np.array([agreement(look_at_views(network, *how)) for network in networks]),
-        WITHIN_STAGES: np.array([estimate.mean_iou for estimate in estimates]),
-    }
+    steady = steadiness([look_at_views(network, *how) for network in networks])
+    by_name = {"consensus and own": np.array([estimate.mean_iou for estimate in estimates])}
     consensus = torch.stack([one.plain for one in seen]).mean(dim=0).argmax(dim=1)
     by_name["agreement with the consensus"] = np.array([agree(one.plain.argmax(dim=1), consensus) for one in seen])
     by_name |= {name: np.array([score(one) for one in seen]) for name, score in SCORES.items()}
-    return by_name | {"last checkpoint": np.arange(len(seen), dtype=float)}
+    by_name["last checkpoint"] = np.arange(len(seen), dtype=float)
+    shipped = Score(np.array([one.agreement for one in steady]), steadiest(steady))
+    return {SHIPPED: shipped} | {name: Score(values, of_equals_the_last(values)) for name, values in by_name.items()}
 
 
 @torch.no_grad()
@@ -202,9 +210,14 @@ def spearman(values: np.ndarray, miou: np.ndarray) -> float:
     return float(np.corrcoef(_ranks(values), _ranks(miou))[0, 1])
 
 
-def regret(values: np.ndarray, miou: np.ndarray) -> float:
-    """Points that the best candidate is better than the one of the highest score; of equals the last."""
-    return float(miou.max() - miou[np.flatnonzero(values == values.max())[-1]])
+def regret(score: Score, miou: np.ndarray) -> float:
+    """Points that the best candidate is better than the chosen one."""
+    return float(miou.max() - miou[score.chosen])
+
+
+def of_equals_the_last(values: np.ndarray) -> int:
+    """The highest value's place."""
+    return int(np.flatnonzero(values == values.max())[-1])
 
 
 def _mean(values: Iterable[float]) -> float:

@@ -33,7 +33,7 @@ def story(variant: str, seed: int, adapted: float, rare: float = 0.1) -> Story:
 
     stages = [row("source", 0.2, 0.1), row("warmup", 0.3, 0.1), row("selflabel", adapted, rare, chosen=True),
               row("distill-1", 0.25, 0.0), row("ceiling", 0.6, 0.5)]  # fmt: skip
-    return Story("demo", variant, seed, minutes=5.0, peak_mb=2048, stages=stages)
+    return Story("demo", variant, seed, peak_mb=2048, stages=stages)
 
 
 def test_the_chosen_stage_counts_and_the_tail_is_apart() -> None:

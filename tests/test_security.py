@@ -85,6 +85,8 @@ def test_messages_on_stderr(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
         logging.getLogger("acclimate.x").warning("logged %s", NASTY)
         raise UserError(f"file {NASTY}")
 
+    # pytest's record of what is logged travels between processes as UTF-8, which this is not
+    monkeypatch.setattr(logging.getLogger("acclimate"), "propagate", False)
     command = cli.COMMANDS["recipes"]
     monkeypatch.setitem(cli.COMMANDS, "recipes", cli.Command("recipes", "x", lambda _: None, fails, command.usage))
     assert cli.main(["recipes"]) == 2

@@ -5,7 +5,8 @@
     python -m benchmarks.adaptation                  # only the table of what is there
 
 Runs go to OUT/SETTING/VARIANT/seed-N (default OUT: runs/adaptation). The first variant of a seed is always `ours`:
-others take over the stages that do not depend on what they change. Writes results.md and results.json beside this file.
+others take over the stages that do not depend on what they change, and it those that a longer setting has in common.
+Writes results.md and results.json beside this file.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -64,25 +64,24 @@ def unfolded(names: Iterable[str]) -> list[str]:
 
 
 def one(out: Path, setting: str, variant: str, seed: int, folders: Folders) -> None:
-    """Do a run, unless it is finished, in a process of its own, whose time and memory are put on record."""
+    """Do a run, unless it is finished, in a process of its own, whose memory is put on record."""
     run = place(out, setting, variant, seed)
     if (run / "cost.json").exists():
         return
     chosen = SETTINGS[setting]
     choices = [*chosen.folders(folders), *chosen.budget, *VARIANTS[variant], f"seed={seed}"]
     command = [sys.executable, "-m", "acclimate", "adapt", chosen.recipe, *choices, "--out", str(run)]
-    if variant != OURS:
-        command += ["--reuse", str(place(out, setting, OURS, seed))]
+    lender = place(out, chosen.begins_like or setting if variant == OURS else setting, OURS, seed)
+    if (lender / "recipe.yaml").exists() and lender != run:
+        command += ["--reuse", str(lender)]
     print(f"{setting}, {variant}, seed {seed} …", flush=True)
     run.parent.mkdir(parents=True, exist_ok=True)
-    started = time.monotonic()
     with run.with_suffix(".log").open("a") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
         _, status, used = os.wait4(process.pid, 0)
     if os.waitstatus_to_exitcode(status):
         sys.exit(f"the run failed; see {run.with_suffix('.log')}")
-    cost = {"setting": setting, "variant": variant, "seed": seed, "peak_mb": round(used.ru_maxrss / 1024),
-            "minutes": (time.monotonic() - started) / 60}  # fmt: skip
+    cost = {"setting": setting, "variant": variant, "seed": seed, "peak_mb": round(used.ru_maxrss / 1024)}
     if variant == OURS and set(chosen.budget) >= KEEP:
         write_json(run / RANKING, rank(Run(run, recipes.load(run / "recipe.yaml"))))
     write_json(run / "cost.json", cost)

@@ -23,6 +23,8 @@ class Setting:
     """``key=value`` choices over the recipe that make it short enough."""
     folders: Callable[[Folders], list[str]]
     """The data, as choices of the recipe."""
+    begins_like: str = ""
+    """A longer setting, whose `ours` lends what it has done of the stages that both have in common."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +58,10 @@ def camvid(folders: Folders) -> list[str]:
 
 SETTINGS = {
     "demo": Setting("the built-in benchmark, recipe demo", "demo", KEEP, drawn),
-    "demo-stage-1": Setting("the built-in benchmark, recipe demo to stage 1", "demo", STAGE_1, drawn),
+    "demo-stage-1": Setting("the built-in benchmark, recipe demo to stage 1", "demo", STAGE_1, drawn, "demo"),
     "camvid": Setting("renders to CamVid, recipe laptop", "laptop", KEEP, camvid),
     "camvid-stage-1": Setting(
         "renders to CamVid, recipe laptop to stage 1 with 250 of its iterations", "laptop",
-        (*STAGE_1, "selflabel.iterations=250", "data.ceiling.path="), camvid,
+        (*STAGE_1, "selflabel.iterations=250", "data.ceiling.path="), camvid, "camvid",
     ),
 }  # fmt: skip

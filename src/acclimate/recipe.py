@@ -358,10 +358,9 @@ class Distill:
 class Selection:
     """Which network a stage leaves behind, and which stage's a run does: chosen on unlabelled target images."""
 
-    by: Literal["consensus", "last"] = "consensus"
-    """``consensus``: of a stage's networks the one whose predictions can expect the highest mean IoU, by its own class
-    probabilities and the mean of all networks'; of the stages the one whose network keeps its labels best when
-    pictures are disturbed. ``last``: that of the last iteration, and of the last stage."""
+    by: Literal["agreement", "last"] = "agreement"
+    """``agreement``: the network that keeps its labels best when pictures are disturbed, or the last of those that the
+    images cannot tell from it. ``last``: that of the last iteration, and of the last stage."""
     candidates: int = 6
     """Networks of a stage that are compared, after equal numbers of iterations; stages that learn from the source
     alone or from target labels have none. 1: only the last."""

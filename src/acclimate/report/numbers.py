@@ -164,7 +164,7 @@ def losses(record: Record) -> list[Chart]:
 
 
 def candidates(record: Record) -> list[Chart]:
-    """For each stage that had a choice, what its candidates may reach as estimated."""
+    """For each stage that had a choice, how well its candidates keep their labels."""
     found = [(row, record.run.selection(row["name"])) for row in record.rows]
     return [_candidate_chart(row, within) for row, within in found if within and len(within["candidates"]) > 1]
 
@@ -193,10 +193,10 @@ def _loss_chart(row: dict[str, Any], terms: dict[str, list[tuple[float, float]]]
 
 def _candidate_chart(row: dict[str, Any], within: dict[str, Any]) -> Chart:
     found = within["candidates"]
-    points = [(one["step"], one["mean_iou"]) for one in found]
-    drawn = [Line("estimated", points, "c2", [one["error"] for one in found])]
+    points = [(one["step"], one["agreement"]) for one in found]
+    drawn = [Line("agreement", points, "c2", [one["error"] for one in found])]
     if measured := row.get("candidates"):
-        drawn.append(Line("measured", sorted((int(step), value) for step, value in measured.items()), "c0"))
+        drawn.append(Line("mIoU, measured", sorted((int(step), value) for step, value in measured.items()), "c0"))
     ticks = nice(max(y for line in drawn for _, y in line.points))
     last = max(x for x, _ in points)
     said = ", ".join(f"{percent(value)} after {step}" for step, value in points)

@@ -1,8 +1,8 @@
 """How far a network says of disturbed pictures what it says of the pictures: mirrored, smaller, larger, pale.
 
 A network that fits the target holds on to its labels; one that guesses changes them. Unlike what networks expect of
-each other (`consensus`), it does not favour the one that is surer: networks of different stages can be compared. What
-cannot be told apart on so few images is decided by order: a stage goes on from the one before, to better it.
+each other (`consensus`), it does not favour the one that is surer: networks of different stages can be compared.
+What cannot be told apart on so few images is decided by order: learning went on to better what was there before.
 """
 
 from __future__ import annotations
@@ -22,6 +22,15 @@ from acclimate.networks import Segmenter
 from acclimate.selection.consensus import squares
 
 _RESAMPLES = 200
+
+
+class Steadiness(NamedTuple):
+    """How well a network keeps its labels, among others."""
+
+    agreement: float
+    """Mean IoU of the labels of images and of their disturbed views, 0 … 1."""
+    error: float
+    """Standard error, over the choice of images, of its difference to the highest agreement; 0 for that."""
 
 
 class View(NamedTuple):
@@ -72,21 +81,24 @@ def agreement(seen_NVKK: np.ndarray) -> float:
     return float(_agreements(seen_NVKK.sum(axis=0)[None])[0])
 
 
-def steadiest(seen: Sequence[np.ndarray]) -> int:
-    """The last of the networks whose agreement is not clearly lower than the highest.
-
-    Clearly: by more than two standard errors of the difference, over the choice of images (a paired bootstrap).
+def steadiness(seen: Sequence[np.ndarray]) -> list[Steadiness]:
+    """How steady each network is, by a paired bootstrap over the images.
 
     Args:
-        seen: of each network, in the order of training, what `look` returns for the same images.
+        seen: of each network what `look` returns for the same images.
     """
     images = len(seen[0])
     drawn_RN = generator(0, "bootstrap").multinomial(images, np.full(images, 1 / images), _RESAMPLES)
     values = np.array([agreement(seen_NVKK) for seen_NVKK in seen])
     drawn_MR = np.stack([_agreements(np.tensordot(drawn_RN, seen_NVKK, 1)) for seen_NVKK in seen])
-    best = int(values.argmax())
-    error_M = (drawn_MR[best] - drawn_MR).std(axis=1)
-    return int(np.flatnonzero(values[best] - values <= 2 * error_M)[-1])
+    error_M = (drawn_MR[values.argmax()] - drawn_MR).std(axis=1)
+    return [Steadiness(*pair) for pair in zip(values.tolist(), error_M.tolist(), strict=True)]
+
+
+def steadiest(found: Sequence[Steadiness]) -> int:
+    """The last of the networks, in the order of training, that is not two standard errors below the highest."""
+    highest = max(one.agreement for one in found)
+    return max(place for place, one in enumerate(found) if highest - one.agreement <= 2 * one.error)
 
 
 def labels_of(network: Segmenter, view: View, width: int) -> np.ndarray:

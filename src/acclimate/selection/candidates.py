@@ -18,8 +18,8 @@ from acclimate.labels import LabelSpace
 from acclimate.networks import Segmenter
 from acclimate.networks.weights import load_model, save_model
 from acclimate.run import CANDIDATES, SELECTION, Run, Stage
-from acclimate.selection.agreement import agreement, look, steadiest
-from acclimate.selection.consensus import Estimate, choose, judge
+from acclimate.selection.agreement import Steadiness, look, steadiest, steadiness
+from acclimate.selection.consensus import judge
 
 
 def candidate_steps(iterations: int, count: int) -> list[int]:
@@ -59,10 +59,9 @@ class Chooser:
             best, record = steps[-1], None
         else:
             distributed.barrier()  # until the last of them is written
-            estimates = self._judge([self.run.candidate(stage.name, step) for step in steps])
-            best = steps[choose(estimates)]
-            rows = zip(steps, estimates, strict=True)
-            candidates = [{"step": step, "mean_iou": e.mean_iou, "error": e.error} for step, e in rows]
+            found = self._compare([self.run.candidate(stage.name, step) for step in steps])
+            best = steps[steadiest(found)]
+            candidates = [{"step": step, **one._asdict()} for step, one in zip(steps, found, strict=True)]
             record = {"chosen": best, "candidates": candidates}
         if distributed.is_main():
             if record:
@@ -71,11 +70,7 @@ class Chooser:
         return best
 
     def best_stage(self, stages: Sequence[Stage]) -> str:
-        """Name of the stage whose model is the run's: the last of the steadiest.
-
-        What each may reach on the target is put on record. It does not choose: of stages it favours the one that is
-        surer of itself.
-        """
+        """Name of the stage whose model is the run's; what each may reach on the target is put on record."""
         recipe = self.run.recipe
         wanted = recipe.selection
         of = {stage.name: (self.run.done(stage.name) or {})["inputs"] for stage in stages}
@@ -83,12 +78,12 @@ class Chooser:
         known: dict[str, Any] | None = distributed.on_main(self.run.selection)
         if known and {key: known.get(key) for key in asked} == asked:
             return known["chosen"]
-        networks = [self._load(self.run.model(name)) for name in of]
-        estimates = judge(networks, self.target, wanted.images, recipe.data.width)
+        models = [self.run.model(name) for name in of]
+        estimates = judge(list(map(self._load, models)), self.target, wanted.images, recipe.data.width)
         best, agreements = len(of) - 1, {}
         if wanted.by != "last":
-            seen = [look(network, self.target, wanted.images, recipe.data.width) for network in networks]
-            best, agreements = steadiest(seen), dict(zip(of, map(agreement, seen), strict=True))
+            found = self._compare(models)
+            best, agreements = steadiest(found), {name: one.agreement for name, one in zip(of, found, strict=True)}
         chosen = list(of)[best]
         if distributed.is_main():
             said = {name: e.to_dict(self.space.classes) for name, e in zip(of, estimates, strict=True)}
@@ -101,9 +96,10 @@ class Chooser:
         if distributed.is_main() and not self.run.recipe.selection.keep:
             shutil.rmtree(self.run.path(stage.name) / CANDIDATES, ignore_errors=True)
 
-    def _judge(self, paths: Sequence[Path]) -> list[Estimate]:
+    def _compare(self, paths: Sequence[Path]) -> list[Steadiness]:
         recipe = self.run.recipe
-        return judge(list(map(self._load, paths)), self.target, recipe.selection.images, recipe.data.width)
+        how = self.target, recipe.selection.images, recipe.data.width
+        return steadiness([look(self._load(path), *how) for path in paths])
 
     def _load(self, path: Path) -> Segmenter:
         return load_model(path)[0].to(self.device)

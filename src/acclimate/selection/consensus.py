@@ -5,9 +5,9 @@ more than each, but favours who stands in the middle; a network's own probabilit
 and half of the other stand in for the labels: they say how likely each class is at each place, so that the intersection
 over union that the network's predictions can expect follows, class by class. Rare classes count as much as large ones.
 
-The expected IoU ranks networks, and is an estimate of the true one. The error that comes with it is that of having seen
-these images and not others (a bootstrap). Where all networks are wrong in the same way the estimate is too high, which
-no error bar shows: docs/selection.md has how far off it was.
+The expected IoU is an estimate of the true one. The error that comes with it is that of having seen these images and
+not others (a bootstrap). Where all networks are wrong in the same way the estimate is too high, which no error bar
+shows: docs/selection.md has how far off it was. It chooses nothing: it favours who is surer (`agreement`).
 """
 
 from __future__ import annotations
@@ -60,11 +60,6 @@ class Estimate:
         by_class = {"iou": self.iou_K, "iou_error": self.error_K}
         named = {key: dict(zip(classes, value_K.tolist(), strict=True)) for key, value_K in by_class.items()}
         return {"mean_iou": self.mean_iou, "error": self.error, **named}
-
-
-def choose(estimates: Sequence[Estimate]) -> int:
-    """Which network can expect most; of equals the last."""
-    return max(range(len(estimates)), key=lambda index: (estimates[index].mean_iou, index))
 
 
 def judge(networks: Sequence[Segmenter], images: ImageSet, count: int, width: int) -> list[Estimate]:
