@@ -6,7 +6,7 @@
 The runs need labelled target images (data.val) and their candidates, hence `selection.keep=true`. Prints a Markdown
 table: for each score Spearman's rank correlation with the true mIoU, and the regret, by how many points the best
 candidate is better than the one of the highest score; over all candidates of a run, and within its stages. Means over
-the runs. The first row is the score that chooses (`selection.by: agreement`), its regrets by the rule with it.
+the runs. The first row is the score that chooses (`selection.by: agreement`), its regrets those of what runs choose.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from acclimate.inference import cells, prepare
 from acclimate.networks import Segmenter
 from acclimate.networks.weights import load_model
 from acclimate.run import Run
-from acclimate.selection import judge, steadiest, steadiness
+from acclimate.selection import agreement, judge, steadiest, steadiness
 from acclimate.selection import look as look_at_views
 from acclimate.selection.consensus import squares
 from acclimate.selflabel import similarity, sinkhorn
@@ -82,10 +82,21 @@ def rank(run: Run) -> dict[str, dict[str, float]]:
     candidates = candidates_of(run)
     miou = np.array([candidate.miou for candidate in candidates])
     stages = np.array([candidate.stage for candidate in candidates])
-    groups = [np.flatnonzero(stages == stage) for stage in dict.fromkeys(stages) if (stages == stage).sum() > 2]
-    whole, parts = scores_of(run, candidates), []
-    for group in groups:  # within a stage the consensus is that of its own candidates
-        parts.append(scores_of(run, [candidates[index] for index in group]))
+    each = [np.flatnonzero(stages == stage) for stage in dict.fromkeys(stages)]
+    groups = [group for group in each if len(group) > 2]
+    how = open_images(run.recipe.data.target, "target"), run.recipe.selection.images, run.recipe.data.width
+    looks = [look_at_views(load_model(candidate.path)[0], *how) for candidate in candidates]
+
+    def best_of(places: Sequence[int]) -> int:
+        return places[steadiest(steadiness([looks[place] for place in places]))]
+
+    def scored(places: Sequence[int], chosen: int) -> dict[str, Score]:
+        agreements = np.array([agreement(looks[place]) for place in places])
+        return {SHIPPED: Score(agreements, chosen)} | scores_of(run, [candidates[place] for place in places])
+
+    whole = scored(range(len(candidates)), best_of([best_of(group) for group in each]))
+    # within a stage the consensus is that of its own candidates
+    parts = [scored(group, int(np.flatnonzero(group == best_of(group))[0])) for group in groups]
     print(f"{run.folder}: {len(candidates)} candidates, {miou.min():.1f} … {miou.max():.1f} mIoU\n")
     return {
         name: {
@@ -116,21 +127,19 @@ def candidates_of(run: Run) -> list[Candidate]:
 
 
 def scores_of(run: Run, candidates: Sequence[Candidate]) -> dict[str, Score]:
-    """What each score says."""
+    """What each of the other scores says; of equals they choose the last."""
     recipe = run.recipe
     images = open_images(recipe.data.target, "target")
     networks = [load_model(candidate.path)[0] for candidate in candidates]
     how = images, recipe.selection.images, recipe.data.width
     estimates = judge(networks, *how)
     seen = [look(network, images, recipe) for network in networks]
-    steady = steadiness([look_at_views(network, *how) for network in networks])
     by_name = {"consensus and own": np.array([estimate.mean_iou for estimate in estimates])}
     consensus = torch.stack([one.plain for one in seen]).mean(dim=0).argmax(dim=1)
     by_name["agreement with the consensus"] = np.array([agree(one.plain.argmax(dim=1), consensus) for one in seen])
     by_name |= {name: np.array([score(one) for one in seen]) for name, score in SCORES.items()}
     by_name["last checkpoint"] = np.arange(len(seen), dtype=float)
-    shipped = Score(np.array([one.agreement for one in steady]), steadiest(steady))
-    return {SHIPPED: shipped} | {name: Score(values, of_equals_the_last(values)) for name, values in by_name.items()}
+    return {name: Score(values, of_equals_the_last(values)) for name, values in by_name.items()}
 
 
 @torch.no_grad()
