@@ -225,6 +225,24 @@ def test_the_last_of_the_networks_that_cannot_be_told_apart_is_the_steadiest() -
     assert [one.error > 0 for one in found] == [False, True, True]
 
 
+def test_a_network_that_sees_one_class_everywhere_is_not_the_steadiest() -> None:
+    """It keeps all of its labels; so does one that has given up a rare class, of which the others saw enough."""
+
+    good, without_rare, collapsed, one_mistake = (
+        np.tile(np.array(matrix_KK), (16, 4, 1, 1))
+        for matrix_KK in (
+            [[450, 150, 0], [110, 280, 0], [0, 6, 4]],
+            [[460, 140, 0], [100, 300, 0], [0, 0, 0]],
+            [[1000, 0, 0], [0, 0, 0], [0, 0, 0]],
+            [[9999, 0, 0], [0, 1, 0], [0, 0, 0]],  # less than a thousandth is no class
+        )
+    )
+    assert agreement(collapsed) == 1 and agreement(without_rare) > agreement(good)
+    assert steadiest(steadiness([good, collapsed])) == 0
+    assert steadiest(steadiness([good, without_rare])) == 0
+    assert steadiest(steadiness([one_mistake, collapsed])) == 1
+
+
 def test_a_run_without_target_labels_chooses_and_estimates(finished: Run) -> None:
     among = json.loads((finished.folder / SELECTION).read_text())
     assert finished.best.read_bytes() == weights(finished, among["chosen"])

@@ -21,6 +21,8 @@ from acclimate.inference import prepare
 from acclimate.networks import Segmenter
 from acclimate.selection.consensus import squares
 
+SEEN = 0.001
+"""A class counts as there if one of the networks gives it so large a share of the squares."""
 _RESAMPLES = 200
 
 
@@ -76,21 +78,31 @@ def look(network: Segmenter, images: ImageSet, count: int, width: int) -> np.nda
     return np.stack([everyones[place] for place in range(len(indices))])
 
 
-def agreement(seen_NVKK: np.ndarray) -> float:
-    """Mean IoU of the labels of images and of their views, 0 … 1, mean over the views; classes count alike."""
-    return float(_agreements(seen_NVKK.sum(axis=0)[None])[0])
+def agreement(seen_NVKK: np.ndarray, lost_K: np.ndarray | None = None) -> float:
+    """Mean IoU of the labels of images and of their views, 0 … 1, mean over the views; classes count alike.
+
+    Args:
+        seen_NVKK: what `look` returns.
+        lost_K: bool: classes that count as 0; others that the network gives to nothing do not count.
+    """
+    return float(_agreements(seen_NVKK.sum(axis=0)[None], lost_K)[0])
 
 
 def steadiness(seen: Sequence[np.ndarray]) -> list[Steadiness]:
     """How steady each network is, by a paired bootstrap over the images.
+
+    Steadiest of all would be a network that sees one class everywhere: a class that others see and it does not is lost.
 
     Args:
         seen: of each network what `look` returns for the same images.
     """
     images = len(seen[0])
     drawn_RN = generator(0, "bootstrap").multinomial(images, np.full(images, 1 / images), _RESAMPLES)
-    values = np.array([agreement(seen_NVKK) for seen_NVKK in seen])
-    drawn_MR = np.stack([_agreements(np.tensordot(drawn_RN, seen_NVKK, 1)) for seen_NVKK in seen])
+    share_MK = np.stack([seen_NVKK.sum(axis=(0, 1, 3)) / seen_NVKK.sum() for seen_NVKK in seen])
+    lost_MK = (share_MK >= SEEN).any(axis=0) & (share_MK == 0)
+    pairs = list(zip(seen, lost_MK, strict=True))
+    values = np.array([agreement(seen_NVKK, lost_K) for seen_NVKK, lost_K in pairs])
+    drawn_MR = np.stack([_agreements(np.tensordot(drawn_RN, seen_NVKK, 1), lost_K) for seen_NVKK, lost_K in pairs])
     error_M = (drawn_MR[values.argmax()] - drawn_MR).std(axis=1)
     return [Steadiness(*pair) for pair in zip(values.tolist(), error_M.tolist(), strict=True)]
 
@@ -109,6 +121,9 @@ def labels_of(network: Segmenter, view: View, width: int) -> np.ndarray:
     return label_hw[:, ::-1] if view.mirrored else label_hw
 
 
-def _agreements(counts_RVKK: np.ndarray) -> np.ndarray:
-    """Of each of R counts: mean over classes that occur, then over views."""
-    return np.nanmean(iou_of(counts_RVKK), axis=2).mean(axis=1)
+def _agreements(counts_RVKK: np.ndarray, lost_K: np.ndarray | None) -> np.ndarray:
+    """Of each of R counts: mean over classes that occur or are lost, then over views."""
+    iou_RVK = iou_of(counts_RVKK)
+    if lost_K is not None:
+        iou_RVK[..., lost_K] = 0
+    return np.nanmean(iou_RVK, axis=2).mean(axis=1)
