@@ -21,7 +21,7 @@ demo: $(STAMP)  ## adapt a model to the built-in benchmark (minutes on a CPU), i
 	$(BIN)/python -m acclimate demo --out runs/demo
 
 test: $(STAMP)  ## run all tests, of the kills the quick part
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not reliability" -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder --durations 20
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not reliability" -n auto --maxprocesses 8 --dist worksteal --durations 20
 
 test-reliability: $(STAMP)  ## kill runs everywhere and compare how they end, to the bit (minutes)
 	$(BIN)/python -m pytest tests/test_reliability.py

@@ -34,7 +34,7 @@ SMALL = [
     "source.iterations=1", "warmup.iterations=1", "selflabel.iterations=2", "distill.iterations=1",
     *(f"{stage}.batch=2" for stage in ("source", "warmup", "selflabel", "distill")),
     "data.width=128", "data.crop=[64, 96]", "data.workers=0", "selflabel.bank=48", "selflabel.pixels=24",
-    "network.weights=none", "network.channels=24", "device=cpu",
+    "network.weights=none", "network.channels=24", "device=cpu", "selection.images=2",
 ]  # fmt: skip
 
 

@@ -80,12 +80,13 @@ def test_two_processes_make_the_run_of_one(data: Path, tmp_path: Path) -> None:
         ours, theirs = (load_model(model)[0].state_dict() for model in models)
         for key, value in ours.items():
             torch.testing.assert_close(value, theirs[key], rtol=1e-4, atol=1e-4, msg=lambda m, k=key: f"{k}: {m}")
-    # Later a label that hangs in the balance may fall to either side by the last bit of float32.
     losses = [
         [record["loss"] for line in (tmp_path / run / "metrics.jsonl").open() if "loss" in (record := json.loads(line))]
         for run in ("one", "two")
     ]
-    assert len(losses[0]) == 9 and losses[0] == pytest.approx(losses[1], rel=0.01)
+    assert len(losses[0]) == 9 and losses[0][:5] == pytest.approx(losses[1][:5], rel=1e-4)
+    # Later a label that hangs in the balance may fall to either side by the last bit of float32.
+    assert losses[0][5:] == pytest.approx(losses[1][5:], rel=0.1)
     rows = [json.loads((tmp_path / run / "results.json").read_text()) for run in ("one", "two")]
     assert [row["images"] for row in rows[0]] == [row["images"] for row in rows[1]] == [3, 3, 3, 3]
     assert not list((tmp_path / "two").rglob("*.tmp"))
