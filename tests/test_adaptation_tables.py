@@ -59,6 +59,8 @@ def test_the_choice_is_held_against_the_best_checkpoint_of_all_stages() -> None:
     assert lost(one) is None  # candidates were not kept
     one.of("warmup")["candidates"] = {"10": 0.2, "20": 0.3}
     one.of("selflabel")["candidates"] = {"10": 0.52, "20": 0.5}
+    assert lost(one) is None  # nor were those of the last stage
+    one.of("distill-1")["candidates"] = {"20": 0.25}
     one.of("ceiling")["candidates"] = {"20": 0.6}
     assert lost(one) == pytest.approx(2)
 

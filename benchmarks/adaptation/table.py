@@ -67,9 +67,12 @@ def gap_closed(story: Story) -> float | None:
 
 
 def lost(story: Story) -> float | None:
-    """Points by which the best checkpoint of all stages is better than the one chosen without labels."""
-    reached = [iou for row in story.stages if row["name"] != "ceiling" for iou in row.get("candidates", {}).values()]
-    return 100 * (max(reached) - story.adapted["mean_iou"]) if reached else None
+    """Points by which the best checkpoint of all stages is better than the one chosen; None if not all were kept."""
+    chosen_from = [row.get("candidates") for row in story.stages if row["name"] not in ("source", "start", "ceiling")]
+    if not all(chosen_from):
+        return None
+    best = max(iou for candidates in chosen_from if candidates for iou in candidates.values())
+    return 100 * (best - story.adapted["mean_iou"])
 
 
 def markdown(stories: Iterable[Story]) -> str:
