@@ -71,8 +71,8 @@ def one(out: Path, setting: str, variant: str, seed: int, folders: Folders) -> N
     chosen = SETTINGS[setting]
     choices = [*chosen.folders(folders), *chosen.budget, *VARIANTS[variant], f"seed={seed}"]
     command = [sys.executable, "-m", "acclimate", "adapt", chosen.recipe, *choices, "--out", str(run)]
-    lender = place(out, chosen.begins_like or setting if variant == OURS else setting, OURS, seed)
-    if (lender / "recipe.yaml").exists() and lender != run:
+    lender = place(out, chosen.begins_like if variant == OURS else setting, OURS, seed)
+    if (lender / "recipe.yaml").exists():
         command += ["--reuse", str(lender)]
     print(f"{setting}, {variant}, seed {seed} …", flush=True)
     run.parent.mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,7 @@ class Chooser:
             best, record = steps[-1], None
         else:
             distributed.barrier()  # until the last of them is written
-            found = self._compare([self.run.candidate(stage.name, step) for step in steps])
+            found = self._compare(self._load(self.run.candidate(stage.name, step)) for step in steps)
             best = steps[steadiest(found)]
             candidates = [{"step": step, **one._asdict()} for step, one in zip(steps, found, strict=True)]
             record = {"chosen": best, "candidates": candidates}
@@ -78,11 +78,11 @@ class Chooser:
         known: dict[str, Any] | None = distributed.on_main(self.run.selection)
         if known and {key: known.get(key) for key in asked} == asked:
             return known["chosen"]
-        models = [self.run.model(name) for name in of]
-        estimates = judge(list(map(self._load, models)), self.target, wanted.images, recipe.data.width)
+        networks = [self._load(self.run.model(name)) for name in of]
+        estimates = judge(networks, self.target, wanted.images, recipe.data.width)
         best, agreements = len(of) - 1, {}
         if wanted.by != "last":
-            found = self._compare(models)
+            found = self._compare(networks)
             best, agreements = steadiest(found), {name: one.agreement for name, one in zip(of, found, strict=True)}
         chosen = list(of)[best]
         if distributed.is_main():
@@ -96,10 +96,10 @@ class Chooser:
         if distributed.is_main() and not self.run.recipe.selection.keep:
             shutil.rmtree(self.run.path(stage.name) / CANDIDATES, ignore_errors=True)
 
-    def _compare(self, paths: Sequence[Path]) -> list[Steadiness]:
+    def _compare(self, networks: Iterable[Segmenter]) -> list[Steadiness]:
         recipe = self.run.recipe
         how = self.target, recipe.selection.images, recipe.data.width
-        return steadiness([look(self._load(path), *how) for path in paths])
+        return steadiness([look(network, *how) for network in networks])
 
     def _load(self, path: Path) -> Segmenter:
         return load_model(path)[0].to(self.device)
