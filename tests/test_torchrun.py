@@ -70,10 +70,12 @@ def call(*words: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 def test_two_processes_make_the_run_of_one(data: Path, tmp_path: Path) -> None:
-    done = call(*command(2, data, tmp_path / "two", "selflabel.iterations=6"))
+    # Large steps of a network this small enlarge the last bit of float32 tenfold each, until labels fall otherwise.
+    choices = ("selflabel.iterations=6", *(f"{stage}.lr=1e-4" for stage in ("warmup", "selflabel", "distill")))
+    done = call(*command(2, data, tmp_path / "two", *choices))
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("stage 2 …") == 1, "one process talks"
-    one = call(*command(1, data, tmp_path / "one", "selflabel.iterations=6"))
+    one = call(*command(1, data, tmp_path / "one", *choices))
     assert one.returncode == 0, one.stderr
     for stage in ("source", "warmup"):
         models = (tmp_path / run / "stages" / stage / "model.safetensors" for run in ("one", "two"))
@@ -84,9 +86,8 @@ def test_two_processes_make_the_run_of_one(data: Path, tmp_path: Path) -> None:
         [record["loss"] for line in (tmp_path / run / "metrics.jsonl").open() if "loss" in (record := json.loads(line))]
         for run in ("one", "two")
     ]
-    assert len(losses[0]) == 9 and losses[0][:5] == pytest.approx(losses[1][:5], rel=1e-4)
-    # Later a label that hangs in the balance may fall to either side by the last bit of float32.
-    assert losses[0][5:] == pytest.approx(losses[1][5:], rel=0.1)
+    assert len(losses[0]) == 9 and losses[0] == pytest.approx(losses[1], rel=0.01)
+    assert losses[0][:5] == pytest.approx(losses[1][:5], rel=1e-4)
     rows = [json.loads((tmp_path / run / "results.json").read_text()) for run in ("one", "two")]
     assert [row["images"] for row in rows[0]] == [row["images"] for row in rows[1]] == [3, 3, 3, 3]
     assert not list((tmp_path / "two").rglob("*.tmp"))
