@@ -64,6 +64,16 @@ class Seen(NamedTuple):
     label_P: Tensor
 
 
+class Said(NamedTuple):
+    """What one network says, and what scores say of it that need no other network."""
+
+    network: Segmenter
+    views: np.ndarray
+    """How labels agree under disturbed views, as `selection.look` counts it."""
+    plain: Tensor
+    alone: dict[str, float]
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -84,15 +94,14 @@ def rank(run: Run) -> dict[str, dict[str, float]]:
     stages = np.array([candidate.stage for candidate in candidates])
     each = [np.flatnonzero(stages == stage) for stage in dict.fromkeys(stages)]
     groups = [group for group in each if len(group) > 2]
-    how = open_images(run.recipe.data.target, "target"), run.recipe.selection.images, run.recipe.data.width
-    looks = [look_at_views(load_model(candidate.path)[0], *how) for candidate in candidates]
+    said = [ask(candidate, run.recipe) for candidate in candidates]
 
     def best_of(places: Sequence[int]) -> int:
-        return places[steadiest(steadiness([looks[place] for place in places]))]
+        return places[steadiest(steadiness([said[place].views for place in places]))]
 
     def scored(places: Sequence[int], chosen: int) -> dict[str, Score]:
-        agreements = np.array([agreement(looks[place]) for place in places])
-        return {SHIPPED: Score(agreements, chosen)} | scores_of(run, [candidates[place] for place in places])
+        here = [said[place] for place in places]
+        return {SHIPPED: Score(np.array([agreement(one.views) for one in here]), chosen)} | others(here, run.recipe)
 
     whole = scored(range(len(candidates)), best_of([best_of(group) for group in each]))
     # within a stage the consensus is that of its own candidates
@@ -126,19 +135,24 @@ def candidates_of(run: Run) -> list[Candidate]:
     return found
 
 
-def scores_of(run: Run, candidates: Sequence[Candidate]) -> dict[str, Score]:
-    """What each of the other scores says; of equals they choose the last."""
-    recipe = run.recipe
+def ask(candidate: Candidate, recipe: recipes.Recipe) -> Said:
+    """Show a candidate the images and ask every score that needs no other candidate."""
     images = open_images(recipe.data.target, "target")
-    networks = [load_model(candidate.path)[0] for candidate in candidates]
-    how = images, recipe.selection.images, recipe.data.width
-    estimates = judge(networks, *how)
-    seen = [look(network, images, recipe) for network in networks]
+    network = load_model(candidate.path)[0]
+    views = look_at_views(network, images, recipe.selection.images, recipe.data.width)
+    seen = look(network, images, recipe)
+    return Said(network, views, seen.plain, {name: score(seen) for name, score in SCORES.items()})
+
+
+def others(said: Sequence[Said], recipe: recipes.Recipe) -> dict[str, Score]:
+    """What all scores but the one that chooses say of some candidates; of equals they choose the last."""
+    images = open_images(recipe.data.target, "target")
+    estimates = judge([one.network for one in said], images, recipe.selection.images, recipe.data.width)
     by_name = {"consensus and own": np.array([estimate.mean_iou for estimate in estimates])}
-    consensus = torch.stack([one.plain for one in seen]).mean(dim=0).argmax(dim=1)
-    by_name["agreement with the consensus"] = np.array([agree(one.plain.argmax(dim=1), consensus) for one in seen])
-    by_name |= {name: np.array([score(one) for one in seen]) for name, score in SCORES.items()}
-    by_name["last checkpoint"] = np.arange(len(seen), dtype=float)
+    consensus = torch.stack([one.plain for one in said]).mean(dim=0).argmax(dim=1)
+    by_name["agreement with the consensus"] = np.array([agree(one.plain.argmax(dim=1), consensus) for one in said])
+    by_name |= {name: np.array([one.alone[name] for one in said]) for name in SCORES}
+    by_name["last checkpoint"] = np.arange(len(said), dtype=float)
     return {name: Score(values, of_equals_the_last(values)) for name, values in by_name.items()}
 
 

@@ -61,7 +61,6 @@ SETTINGS = {
     "demo-stage-1": Setting("the built-in benchmark, recipe demo to stage 1", "demo", STAGE_1, drawn, "demo"),
     "camvid": Setting("renders to CamVid, recipe laptop", "laptop", KEEP, camvid),
     "camvid-stage-1": Setting(
-        "renders to CamVid, recipe laptop to stage 1 with 250 of its iterations", "laptop",
-        (*STAGE_1, "selflabel.iterations=250", "data.ceiling.path="), camvid, "camvid",
+        "renders to CamVid, recipe laptop to stage 1", "laptop", (*STAGE_1, "data.ceiling.path="), camvid, "camvid",
     ),
 }  # fmt: skip
