@@ -10,7 +10,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1]))  # benchmarks/ is not installed
 
 from benchmarks.adaptation.__main__ import unfolded
-from benchmarks.adaptation.table import Story, gap_closed, goals, lost, markdown, mean_of, spread
+from benchmarks.adaptation.table import Story, gap_closed, goals, lost, markdown, mean_of
 from benchmarks.adaptation.variants import OURS, VARIANTS
 
 PIXELS = {"road": 980, "pole": 10, "sign": 10}
@@ -69,7 +69,20 @@ def test_tables_name_every_variant_that_was_run() -> None:
     text = markdown([story(OURS, 0, 0.5), story("no rectification", 0, 0.4)])
     assert "| no rectification | 1 | 40.0 | -10.0 |" in text
     assert "| selflabel | 50.0 |" in text
-    assert spread([1.0, 3.0]) == "2.0 ± 1.4"
+    assert "| IoU, % | source | warmup | selflabel | distill-1 | ceiling |" in text
+    assert "| pole | 10.0 | 10.0 | 10.0 | 0.0 | 50.0 |" in text
+    assert "| IoU, % | ours | no rectification |" in text and "| road | 50.0 | 40.0 |" in text
+
+
+def test_a_class_that_no_image_shows_has_an_empty_cell() -> None:
+    one = story(OURS, 0, 0.5)
+    for row in one.stages:
+        row["iou"]["sign"] = None
+    assert "| sign |  |  |  |  |  |" in markdown([one])
+
+
+def test_spreads_are_over_the_seeds() -> None:
+    assert "| road | 20.0 ± 0.0 | 30.0 ± 0.0 | 45.0 ± 7.1 |" in markdown([story(OURS, 0, 0.5), story(OURS, 1, 0.4)])
 
 
 def test_ours_comes_first_since_the_others_take_over_from_it() -> None:

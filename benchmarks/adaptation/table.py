@@ -76,30 +76,49 @@ def lost(story: Story) -> float | None:
 
 
 def markdown(stories: Iterable[Story]) -> str:
-    """A table of stages and a table of variants for each setting."""
+    """For each setting the stages of `ours` and the variants, in the mean and class by class."""
     stories = list(stories)
     parts = []
     for name, setting in SETTINGS.items():
         if here := [story for story in stories if story.setting == name]:
-            parts += [f"## {name}: {setting.about}", stages_table(here), variants_table(here)]
+            parts += [f"## {name}: {setting.about}", stages_table(here), classes_table(stages_of_ours(here))]
+            parts += [variants_table(here)]
+            adapted = {variant: [s.adapted for s in here if s.variant == variant] for variant in VARIANTS}
+            there = {variant: rows for variant, rows in adapted.items() if rows}
+            parts += [classes_table(there)] if len(there) > 1 else []
             parts += [ranking_table(ranked)] if (ranked := [story for story in here if story.ranking]) else []
     return "\n\n".join(["# Adaptation, measured", *parts]) + "\n"
 
 
+def stages_of_ours(stories: list[Story]) -> dict[str, list[dict[str, Any]]]:
+    """By title of a stage, its scores in each seed."""
+    rows = [row for story in stories if story.variant == OURS for row in story.stages]
+    return {title: [row for row in rows if row["title"] == title] for title in dict.fromkeys(r["title"] for r in rows)}
+
+
 def stages_table(stories: list[Story]) -> str:
-    """Of `ours`: each stage's mIoU, mean of the tail, mean of the others."""
-    ours = [story for story in stories if story.variant == OURS]
-    titles = {row["name"]: row["title"] for story in ours for row in story.stages}
+    """Of `ours`: each stage's mIoU, mean of the tail, mean of the others; minutes are a median, as some runs pause."""
     lines = ["| ours | mIoU, % | tail | others | minutes |", "|---|---:|---:|---:|---:|"]
-    for name, title in titles.items():
-        rows = [row for story in ours if (row := story.of(name))]
+    for title, rows in stages_of_ours(stories).items():
         values = [
             [100 * row["mean_iou"] for row in rows],
             *([mean_of(row, tail) for row in rows] for tail in (True, False)),
         ]
-        cells = [*map(spread, values), spread([row["minutes"] for row in rows])]
+        cells = [*map(spread, values), f"{statistics.median(row['minutes'] for row in rows):.1f}"]
         lines.append(f"| {title} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def classes_table(columns: Mapping[str, Sequence[dict[str, Any]]]) -> str:
+    """Each class's IoU, a column for each name with its scores in each seed."""
+    first = next(iter(columns.values()))[0]["iou"]
+    lines = [f"| IoU, % | {' | '.join(columns)} |", f"|---|{'---:|' * len(columns)}"]
+    for name in first:
+        cells = [spread([100 * row["iou"][name] for row in rows if row["iou"][name] is not None])
+                 for rows in columns.values()]  # fmt: skip
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    means = [spread([100 * row["mean_iou"] for row in rows]) for rows in columns.values()]
+    return "\n".join([*lines, f"| mIoU | {' | '.join(means)} |"])
 
 
 def variants_table(stories: list[Story]) -> str:
@@ -115,7 +134,7 @@ def variants_table(stories: list[Story]) -> str:
             spread(paired(stories, variant, OURS, adapted_miou), "+") if variant != OURS else "",
             spread([mean_of(story.adapted, tail=True) for story in own]),
             spread([mean_of(story.adapted, tail=False) for story in own]),
-            spread(shares), spread([story.minutes for story in own]), f"{max(s.peak_mb for s in own) / 1024:.1f}",
+            spread(shares), f"{statistics.median(s.minutes for s in own):.1f}", f"{max(s.peak_mb for s in own) / 1024:.1f}",
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
