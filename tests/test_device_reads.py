@@ -124,7 +124,7 @@ TASKS: dict[str, Callable[[], Task]] = {
     "warmup": lambda: WarmupTask(network(), choices()),
     "selflabel": lambda: SelfLabelTask(network(), initial(), choices(selflabel={"bank": 96, "pixels": 32})),
     "selflabel-uniform": lambda: SelfLabelTask(network(), initial(), choices(selflabel={"stratified": False})),
-    "distill": lambda: DistillTask(network(), choices(distill={"threshold": 0.5})),
+    "distill": lambda: DistillTask(network(), initial().distribution_K, choices(distill={"threshold": 0.5})),
 }
 READS_OF_A_STEP = {"selflabel": 1, "selflabel-uniform": 1}
 """How many pixels are drawn depends on how many of each class there are."""

@@ -105,7 +105,7 @@ def make(kind: str) -> Task:
         case "official":
             return SelfLabelTask(network(0), initial, choices(method="official", selflabel=small))
         case _:
-            return DistillTask(network(0), choices(distill={"threshold": 0.5}))
+            return DistillTask(network(0), initial.distribution_K, choices(distill={"threshold": 0.5}))
 
 
 def train(kind: str, folder: Path) -> None:

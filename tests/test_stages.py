@@ -94,7 +94,10 @@ def test_every_task_learns_its_batch(kind: str) -> None:
         "source": (lambda: SupervisedTask(network(), choices(), recipe.Supervised()), PAIR[0]),
         "warmup": (lambda: WarmupTask(network(), choices()), PAIR),
         "selflabel": (lambda: selflabel(cutmix=0.0), PAIR),
-        "distill": (lambda: DistillTask(network(), choices(distill={"threshold": 0.5})), PAIR),
+        "distill": (
+            lambda: DistillTask(network(), initial().distribution_K, choices(distill={"threshold": 0.5})),
+            PAIR,
+        ),
     }
     make, batch = tasks[kind]
     first, last = descend(make(), batch), descend(make(), batch, steps=15)
@@ -247,8 +250,8 @@ def test_only_confident_valid_pixels_become_labels() -> None:
 
 def test_a_teacher_of_temperature_one_is_itself_and_softer_above() -> None:
     soft = torch.tensor([0.9, 0.1]).reshape(1, 2, 1, 1)
-    same = DistillTask(network(), choices())._softened(soft)
-    softer = DistillTask(network(), choices(distill={"temperature": 2.0}))._softened(soft)
+    same = DistillTask(network(), initial().distribution_K, choices())._softened(soft)
+    softer = DistillTask(network(), initial().distribution_K, choices(distill={"temperature": 2.0}))._softened(soft)
     torch.testing.assert_close(same, soft)
     assert float(softer.max()) < 0.9
     torch.testing.assert_close(softer.sum(dim=1), torch.ones(1, 1, 1))
@@ -263,8 +266,18 @@ def test_enlarging_keeps_cells_over_their_pixels() -> None:
     assert int(peak.min()) >= 4 and int(peak.max()) < 8
 
 
+def test_rare_classes_of_the_teachers_labels_weigh_more_on_the_source_of_distillation() -> None:
+    def loss(balance: float, labels: int) -> float:
+        task = DistillTask(network(), initial().distribution_K, choices(distill={"balance": balance}))
+        source, target = PAIR
+        label_BHW = torch.full_like(source.label_BHW, labels)
+        return float(task.step((dataclasses.replace(source, label_BHW=label_BHW), target))["source"].detach())
+
+    assert loss(1.0, 3) / loss(0.0, 3) == pytest.approx(4 * loss(1.0, 0) / loss(0.0, 0), rel=1e-5)  # shares 0.1, 0.4
+
+
 def test_distillation_does_not_run_the_teacher() -> None:
-    task = DistillTask(network(), dataclasses.replace(choices()))
+    task = DistillTask(network(), initial().distribution_K, dataclasses.replace(choices()))
     calls: list[int] = []
     task.student.register_forward_hook(lambda *_: calls.append(1))
     descend(task, PAIR)
@@ -282,7 +295,7 @@ def test_the_official_method_trains_every_stage() -> None:
     assert float(descend(task, PAIR)["contrast"]) > 0, "the bank is full by now"
     terms = {"loss", "source", "target", "consistency", "selflabel", "logits", "contrast"}
     assert set(descend(SelfLabelTask(network(), initial(), official(selflabel=small)), PAIR)) == terms
-    distill = DistillTask(network(), official(), live_teacher=network(1).eval())
+    distill = DistillTask(network(), initial().distribution_K, official(), live_teacher=network(1).eval())
     assert descend(distill, PAIR)["distill"] < 0, "no divergence is negative"
 
 

@@ -134,7 +134,8 @@ def variants_table(stories: list[Story]) -> str:
             spread(paired(stories, variant, OURS, adapted_miou), "+") if variant != OURS else "",
             spread([mean_of(story.adapted, tail=True) for story in own]),
             spread([mean_of(story.adapted, tail=False) for story in own]),
-            spread(shares), f"{statistics.median(s.minutes for s in own):.1f}", f"{max(s.peak_mb for s in own) / 1024:.1f}",
+            spread(shares), f"{statistics.median(s.minutes for s in own):.1f}",
+            f"{max(s.peak_mb for s in own) / 1024:.1f}",
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -35,7 +35,7 @@ from acclimate.networks.weights import load_model, require_space
 from acclimate.pictures import overlay
 from acclimate.recipe import Recipe
 from acclimate.results import PICTURED, report_results
-from acclimate.run import PROTOTYPES, SCORES, Run, Stage
+from acclimate.run import DISTRIBUTION, PROTOTYPES, SCORES, Run, Stage
 from acclimate.selection import Chooser, copy
 from acclimate.stages.distill import DistillTask
 from acclimate.stages.initialise import Initial, label_target
@@ -305,18 +305,13 @@ class Work:
 
     def _initialise(self, stage: Stage) -> None:
         """Pseudo labels, class distribution and prototypes of the target under the model so far."""
-        folder = self.run.path(stage.name)
         initial = self._label_target(stage, self._beginning(), self.recipe.selflabel.flip)
-        if not distributed.is_main():
-            return
-        write_json(folder / "distribution.json", self._shares(initial))
-        _write_prototypes(folder, initial.proto_KD)
+        if distributed.is_main():
+            _write_prototypes(self.run.path(stage.name), initial.proto_KD)
 
     def _selflabel(self, stage: Stage) -> tuple[Task, Batches, int]:
         section, folder = self.recipe.selflabel, self.run.path("initialise")
-        shares = read_json(folder / "distribution.json")
-        distribution_K = torch.tensor([shares[name] for name in self.space.classes], dtype=torch.float64)
-        initial = Initial(distribution_K, load_file(folder / PROTOTYPES)["prototypes"])
+        initial = Initial(self._distribution("initialise"), load_file(folder / PROTOTYPES)["prototypes"])
         task = SelfLabelTask(self._beginning(), initial, self.recipe).to(self.device)
         views = self._target_views(stage, task, SoftLabels.open(folder / "soft", self._target_names()))
         views = dataclasses.replace(views, whole=section.teacher_view == "whole")
@@ -325,11 +320,11 @@ class Work:
     def _distill(self, stage: Stage) -> tuple[Task, Batches, int]:
         section, soft = self.recipe.distill, self.run.path(stage.name) / "soft"
         teacher = self._of(stage.parent)
-        if not (soft / "manifest.json").exists():
+        if not (self.run.path(stage.name) / DISTRIBUTION).exists():
             self._label_target(stage, teacher, section.flip)
         student = self._of(stage.parent) if self._goes_on(stage) else self._student()
         live = teacher.to(self.device) if section.teacher == "live" else None
-        task = DistillTask(student, self.recipe, live).to(self.device)
+        task = DistillTask(student, self._distribution(stage.name), self.recipe, live).to(self.device)
         views = self._target_views(stage, task, SoftLabels.open(soft, self._target_names()))
         return task, self._pairs(stage, section, views), section.iterations
 
@@ -338,9 +333,15 @@ class Work:
         store = SoftLabels(folder, tuple(self._target_names()), self.space.classes, teacher.grid, width)
         with self.journal.stage(f"{stage.name}/label", len(self.target)):
             initial = label_target(teacher.to(self.device), self.target, store, flip, self.journal.advance)
+        distributed.on_main(lambda: write_json(self.run.path(stage.name) / DISTRIBUTION, self._shares(initial)))
         for doubt in absent_labels(stage.title, self._shares(initial), stage.parent or ""):
             self.journal.warn(doubt)
         return initial
+
+    def _distribution(self, stage: str) -> torch.Tensor:
+        """Share of each class, (K,), among the pseudo labels that a stage began with."""
+        shares = read_json(self.run.path(stage) / DISTRIBUTION)
+        return torch.tensor([shares[name] for name in self.space.classes], dtype=torch.float64)
 
     def _shares(self, initial: Initial) -> dict[str, float]:
         """Share of each class among the pseudo labels, by name."""

@@ -333,6 +333,9 @@ class Distill:
     """Of both distributions in the distillation."""
     weight_source: float = 1.0
     """Of the cross-entropy on source labels. 0 removes it."""
+    balance: float = 0.0
+    """Classes weigh as (share among the teacher's labels)^-balance in it, as in stage 1. 0: all pixels weigh alike
+    (paper)."""
     weight_target: float = 1.0
     """Of the cross-entropy on confident pseudo labels. 0 removes it."""
     weight_distill: float = 1.0

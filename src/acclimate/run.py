@@ -26,6 +26,7 @@ from acclimate.recipe import Recipe
 MODEL = "model.safetensors"
 SCORES = "scores.json"
 PROTOTYPES = "prototypes.safetensors"
+DISTRIBUTION = "distribution.json"
 SELECTION = "selection.json"
 """What was chosen without labels, and from what: in a stage's folder its candidates, in the run's its stages."""
 CANDIDATES = "candidates"

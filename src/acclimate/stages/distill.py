@@ -10,7 +10,7 @@ from acclimate.data.views import SourceBatch, TargetBatch
 from acclimate.labels import IGNORE
 from acclimate.networks import Segmenter
 from acclimate.networks.execution import arrange
-from acclimate.selflabel import cross_entropy, kl_divergence, official_distillation
+from acclimate.selflabel import class_weights, cross_entropy, kl_divergence, official_distillation
 from acclimate.stages.carry import Carrier
 from acclimate.stages.task import Task, optimizer_for
 
@@ -23,12 +23,22 @@ class DistillTask(Task):
     is not run here; with ``distill.teacher: live`` it is run on the strong view in every step (official).
 
     Args:
+        distribution_K: share of each class among the teacher's labels.
         live_teacher: needed for that; in eval mode, and never changed.
     """
 
-    def __init__(self, student: Segmenter, choices: recipe.Recipe, live_teacher: Segmenter | None = None) -> None:
+    def __init__(
+        self,
+        student: Segmenter,
+        distribution_K: Tensor,
+        choices: recipe.Recipe,
+        live_teacher: Segmenter | None = None,
+    ) -> None:
         self.stage = choices.distill
         super().__init__(student, choices, self.stage)
+        self.weight_K: Tensor
+        weight_K = class_weights(distribution_K.float(), self.stage.balance)
+        self.register_buffer("weight_K", weight_K, persistent=False)
         self.optimizers = [optimizer_for(self)]
         self.carrier = Carrier(choices.augment, self.grid)
         self.live = [live_teacher] if live_teacher else []  # in a list: no part of the state that is saved
@@ -38,7 +48,9 @@ class DistillTask(Task):
     def step(self, batch: tuple[SourceBatch, TargetBatch]) -> dict[str, Tensor]:
         source, target = batch
         on_source, on_target = (seen.logits_BKhw for seen in self.study(source.image_BCHW, target.strong_BCHW))
-        terms = {"source": cross_entropy(self.to_pixels(on_source, source.label_BHW), source.label_BHW)}
+        label_BHW = source.label_BHW
+        weight_BHW = self.weight_K[label_BHW.where(label_BHW != IGNORE, 0)]
+        terms = {"source": cross_entropy(self.to_pixels(on_source, label_BHW), label_BHW, IGNORE, weight_BHW)}
         logits_BKhw = self.to_grid(on_target, target.size_hw)
         if self.stage.weight_target:
             terms["target"] = cross_entropy(logits_BKhw, self._labels(target), IGNORE)
