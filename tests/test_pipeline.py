@@ -127,6 +127,8 @@ def test_a_killed_run_goes_on_to_the_same_weights(
         patch.setattr(Journal, "advance", advance)
         adapt(tiny(data), out)
     assert (out / "stages" / killed_in / training.CHECKPOINT).exists()
+    if killed_in == "distill-1":
+        shutil.rmtree(out / "stages" / killed_in / "soft")  # as the remedy for damaged soft labels says
     resumed = adapt(tiny(data), out)
     for stage in ("source", killed_in, "distill-2", "ceiling"):
         assert weights(resumed, stage) == weights(finished, stage), stage

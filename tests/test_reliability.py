@@ -54,6 +54,7 @@ DEATHS = [
     Death("cut", "stages/selflabel/selection.json"),
     Death("terminated", "distill-1/label", 2),
     Death("cut", "stages/distill-1/soft/manifest.json"),
+    Death("cut", "stages/distill-1/distribution.json"),
     Death("killed", "distill-1", 3),
     Death("renamed", "stages/distill-1/model.safetensors"),
     Death("terminated", "ceiling", 3),

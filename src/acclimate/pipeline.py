@@ -318,9 +318,9 @@ class Work:
         return task, self._pairs(stage, section, views), section.iterations
 
     def _distill(self, stage: Stage) -> tuple[Task, Batches, int]:
-        section, soft = self.recipe.distill, self.run.path(stage.name) / "soft"
-        teacher = self._of(stage.parent)
-        if not (self.run.path(stage.name) / DISTRIBUTION).exists():
+        section, folder = self.recipe.distill, self.run.path(stage.name)
+        soft, teacher = folder / "soft", self._of(stage.parent)
+        if not ((soft / "manifest.json").exists() and (folder / DISTRIBUTION).exists()):
             self._label_target(stage, teacher, section.flip)
         student = self._of(stage.parent) if self._goes_on(stage) else self._student()
         live = teacher.to(self.device) if section.teacher == "live" else None

@@ -168,8 +168,9 @@ class Run:
             removed += [path for path in (folder / DONE, folder / SCORES) if _remove_cut(path)]
             if (folder / DONE).exists():
                 inventory.verify(folder, read_json(folder / DONE).get("files"))
-            elif _remove_cut(folder / inventory.SOFT / MANIFEST):
-                removed.append(folder / inventory.SOFT / MANIFEST)
+            else:
+                pass_over_target = (folder / inventory.SOFT / MANIFEST, folder / DISTRIBUTION)
+                removed += [path for path in pass_over_target if _remove_cut(path)]
         return removed
 
     def _begun(self) -> bool:
