@@ -94,14 +94,16 @@ def rank(run: Run) -> dict[str, dict[str, float]]:
     stages = np.array([candidate.stage for candidate in candidates])
     each = [np.flatnonzero(stages == stage) for stage in dict.fromkeys(stages)]
     groups = [group for group in each if len(group) > 2]
-    said = [ask(candidate, run.recipe) for candidate in candidates]
+    images = open_images(run.recipe.data.target, "target")
+    said = [ask(candidate, images, run.recipe) for candidate in candidates]
 
     def best_of(places: Sequence[int]) -> int:
         return places[steadiest(steadiness([said[place].views for place in places]))]
 
     def scored(places: Sequence[int], chosen: int) -> dict[str, Score]:
         here = [said[place] for place in places]
-        return {SHIPPED: Score(np.array([agreement(one.views) for one in here]), chosen)} | others(here, run.recipe)
+        agreements = np.array([agreement(one.views) for one in here])
+        return {SHIPPED: Score(agreements, chosen)} | others(here, images, run.recipe)
 
     whole = scored(range(len(candidates)), best_of([best_of(group) for group in each]))
     # within a stage the consensus is that of its own candidates
@@ -135,18 +137,16 @@ def candidates_of(run: Run) -> list[Candidate]:
     return found
 
 
-def ask(candidate: Candidate, recipe: recipes.Recipe) -> Said:
+def ask(candidate: Candidate, images: ImageSet, recipe: recipes.Recipe) -> Said:
     """Show a candidate the images and ask every score that needs no other candidate."""
-    images = open_images(recipe.data.target, "target")
     network = load_model(candidate.path)[0]
     views = look_at_views(network, images, recipe.selection.images, recipe.data.width)
     seen = look(network, images, recipe)
     return Said(network, views, seen.plain, {name: score(seen) for name, score in SCORES.items()})
 
 
-def others(said: Sequence[Said], recipe: recipes.Recipe) -> dict[str, Score]:
+def others(said: Sequence[Said], images: ImageSet, recipe: recipes.Recipe) -> dict[str, Score]:
     """What all scores but the one that chooses say of some candidates; of equals they choose the last."""
-    images = open_images(recipe.data.target, "target")
     estimates = judge([one.network for one in said], images, recipe.selection.images, recipe.data.width)
     by_name = {"consensus and own": np.array([estimate.mean_iou for estimate in estimates])}
     consensus = torch.stack([one.plain for one in said]).mean(dim=0).argmax(dim=1)

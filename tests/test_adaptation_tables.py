@@ -10,7 +10,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1]))  # benchmarks/ is not installed
 
 from benchmarks.adaptation.__main__ import unfolded
-from benchmarks.adaptation.table import Story, gap_closed, goals, lost, markdown, mean_of
+from benchmarks.adaptation.table import Story, gap_closed, goals, lost, markdown, mean_of, spread
 from benchmarks.adaptation.variants import OURS, VARIANTS
 
 PIXELS = {"road": 980, "pole": 10, "sign": 10}
@@ -72,6 +72,7 @@ def test_tables_name_every_variant_that_was_run() -> None:
     assert "| IoU, % | source | warmup | selflabel | distill-1 | ceiling |" in text
     assert "| pole | 10.0 | 10.0 | 10.0 | 0.0 | 50.0 |" in text
     assert "| IoU, % | ours | no rectification |" in text and "| road | 50.0 | 40.0 |" in text
+    assert spread([1.0, 3.0]) == "2.0 ± 1.4"
 
 
 def test_a_class_that_no_image_shows_has_an_empty_cell() -> None:

@@ -83,9 +83,8 @@ def markdown(stories: Iterable[Story]) -> str:
         if here := [story for story in stories if story.setting == name]:
             parts += [f"## {name}: {setting.about}", stages_table(here), classes_table(stages_of_ours(here))]
             parts += [variants_table(here)]
-            adapted = {variant: [s.adapted for s in here if s.variant == variant] for variant in VARIANTS}
-            there = {variant: rows for variant, rows in adapted.items() if rows}
-            parts += [classes_table(there)] if len(there) > 1 else []
+            adapted = {v: rows for v in VARIANTS if (rows := [s.adapted for s in here if s.variant == v])}
+            parts += [classes_table(adapted)] if len(adapted) > 1 else []
             parts += [ranking_table(ranked)] if (ranked := [story for story in here if story.ranking]) else []
     return "\n\n".join(["# Adaptation, measured", *parts]) + "\n"
 

@@ -333,8 +333,9 @@ class Work:
         store = SoftLabels(folder, tuple(self._target_names()), self.space.classes, teacher.grid, width)
         with self.journal.stage(f"{stage.name}/label", len(self.target)):
             initial = label_target(teacher.to(self.device), self.target, store, flip, self.journal.advance)
-        distributed.on_main(lambda: write_json(self.run.path(stage.name) / DISTRIBUTION, self._shares(initial)))
-        for doubt in absent_labels(stage.title, self._shares(initial), stage.parent or ""):
+        shares = dict(zip(self.space.classes, initial.distribution_K.tolist(), strict=True))
+        distributed.on_main(lambda: write_json(self.run.path(stage.name) / DISTRIBUTION, shares))
+        for doubt in absent_labels(stage.title, shares, stage.parent or ""):
             self.journal.warn(doubt)
         return initial
 
@@ -342,10 +343,6 @@ class Work:
         """Share of each class, (K,), among the pseudo labels that a stage began with."""
         shares = read_json(self.run.path(stage) / DISTRIBUTION)
         return torch.tensor([shares[name] for name in self.space.classes], dtype=torch.float64)
-
-    def _shares(self, initial: Initial) -> dict[str, float]:
-        """Share of each class among the pseudo labels, by name."""
-        return dict(zip(self.space.classes, initial.distribution_K.tolist(), strict=True))
 
     def _goes_on(self, stage: Stage) -> bool:
         """Whether a round of distillation trains the model before it further, instead of a fresh one."""

@@ -12,7 +12,7 @@ from acclimate.networks import Segmenter
 from acclimate.networks.execution import arrange
 from acclimate.selflabel import class_weights, cross_entropy, kl_divergence, official_distillation
 from acclimate.stages.carry import Carrier
-from acclimate.stages.task import Task, optimizer_for
+from acclimate.stages.task import Task, by_class, optimizer_for
 
 
 class DistillTask(Task):
@@ -49,7 +49,7 @@ class DistillTask(Task):
         source, target = batch
         on_source, on_target = (seen.logits_BKhw for seen in self.study(source.image_BCHW, target.strong_BCHW))
         label_BHW = source.label_BHW
-        weight_BHW = self.weight_K[label_BHW.where(label_BHW != IGNORE, 0)]
+        weight_BHW = by_class(self.weight_K, label_BHW)
         terms = {"source": cross_entropy(self.to_pixels(on_source, label_BHW), label_BHW, IGNORE, weight_BHW)}
         logits_BKhw = self.to_grid(on_target, target.size_hw)
         if self.stage.weight_target:

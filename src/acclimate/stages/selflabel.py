@@ -28,7 +28,7 @@ from acclimate.stages.carry import Carrier
 from acclimate.stages.clusters import Clusters
 from acclimate.stages.cutmix import Patches, draw_patches
 from acclimate.stages.initialise import Initial
-from acclimate.stages.task import Task, optimizer_for
+from acclimate.stages.task import Task, by_class, optimizer_for
 
 
 class Taught(NamedTuple):
@@ -157,7 +157,7 @@ class SelfLabelTask(Task):
 
     def _balance(self, label_BHW: Tensor) -> Tensor:
         """Weights of pixels by their class, so that rare ones count for more."""
-        return self.clusters.balance()[label_BHW.where(label_BHW != IGNORE, 0)]
+        return by_class(self.clusters.balance(), label_BHW)
 
     def _trust(self, rectified: Rectified, target: TargetBatch, patches: Patches) -> Tensor:
         """How far the labels of the view they are learned on are trusted, 0 … 1; pasted ones are the source's own."""

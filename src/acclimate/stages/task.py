@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from acclimate import distributed, recipe
 from acclimate.data.geometry import Grid, enlarge
+from acclimate.labels import IGNORE
 from acclimate.networks import Average, Features, Segmenter
 from acclimate.networks.execution import arrange
 from acclimate.networks.groups import groups
@@ -94,6 +95,11 @@ class Task(nn.Module):
         height, width = label_BHW.shape[-2:]
         # A class after the other, as a softmax over classes takes it: it would copy the large maps, not these.
         return enlarge(wide(maps_BChw).contiguous(), self.student.grid, (height, width))
+
+
+def by_class(weight_K: Tensor, label_BHW: Tensor) -> Tensor:
+    """Weights of pixels, like the labels, from those of their classes; where there is no label any will do."""
+    return weight_K[label_BHW.where(label_BHW != IGNORE, 0)]
 
 
 def optimizer_for(task: Task, extra: list[dict[str, Any]] | None = None) -> torch.optim.Optimizer:
