@@ -29,6 +29,7 @@ from acclimate.selflabel import (
     symmetric_cross_entropy,
     uniform_regulariser,
 )
+from acclimate.selflabel import losses as losses_module
 from acclimate.training import CHECKPOINT
 
 seeds = st.integers(0, 2**31)
@@ -125,6 +126,18 @@ class TestLosses:
         sum(losses).backward()
         assert proto.grad is not None and bool(proto.grad.isfinite().all())
         assert pixels == 0 or (feat.grad is not None and bool(feat.grad.isfinite().all()))
+
+    def test_a_bank_in_parts(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def learned() -> tuple[Tensor, Tensor]:
+            feat = draw(0, 6, 4).requires_grad_()
+            loss = contrast(feat, torch.arange(6) % 3, draw(1, 10, 4), torch.arange(10) % 4 % 3, 0.08)
+            loss.backward()
+            assert feat.grad is not None
+            return loss.detach(), feat.grad
+
+        at_once = learned()
+        monkeypatch.setattr(losses_module, "BANK_PART", 3)
+        torch.testing.assert_close(learned(), at_once)
 
     @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.float16])
     def test_features_of_length_zero(self, kind: torch.dtype) -> None:
