@@ -1,4 +1,4 @@
-"""The self-labelling module alone: sampling, bank, Sinkhorn, loss and its gradient; and Sinkhorn beside POT's."""
+"""The self-labelling module alone: sampling, bank, Sinkhorn, loss and its gradient; POT's Sinkhorn; the contrast."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from acclimate import recipe
-from acclimate.selflabel import dot_similarity, sinkhorn
+from acclimate.selflabel import contrast, dot_similarity, similarity, sinkhorn
 from acclimate.stages.clusters import Clusters
 from acclimate.stages.initialise import Initial
 from benchmarks.speed.measure import Row, medians, ratio
@@ -36,6 +36,8 @@ def rows() -> Iterator[Row]:
     yield Row("its memory after 100 more steps, MiB more", 1, growth(step, 100), "lower", 0, COMMAND)
     measured, limit = beside_pot(clusters)
     yield Row("Sinkhorn / POT's", 1, measured, "lower", limit, COMMAND)
+    measured, limit = contrast_in_parts(clusters)
+    yield Row("contrast (official), bank in parts / at once", 1, measured, "lower", limit, COMMAND)
 
 
 def full_clusters() -> Clusters:
@@ -85,3 +87,34 @@ def beside_pot(clusters: Clusters) -> tuple[float, float]:
     with warnings.catch_warnings(action="ignore"):  # three iterations do not converge
         torch.testing.assert_close(ours(), pots() * len(scores_NK), rtol=0, atol=1e-5)
         return ratio(ours, pots, repeats=31, warmup=3), ratio(cost_NK.exp, pots, repeats=31, warmup=3)
+
+
+def contrast_in_parts(clusters: Clusters) -> tuple[float, float]:
+    """Our time for the contrast of 1,024 pixels with the bank, and its gradient, over that of one large matrix.
+
+    And that of the product of pixels and bank alone. The losses are the same to 1e-5.
+    """
+    feat_ND = torch.randn(IMAGES * 256, CHANNELS, requires_grad=True)
+    label_N = torch.randint(CLASSES, (len(feat_ND),))
+    bank_MD, bank_label_M = clusters.bank.features(), clusters.bank.labels()
+
+    def ours() -> torch.Tensor:
+        loss = contrast(feat_ND, label_N, bank_MD, bank_label_M)
+        loss.backward()
+        return loss.detach()
+
+    def at_once() -> torch.Tensor:
+        logits_NM = similarity(feat_ND, bank_MD) / 0.08
+        same_NM = label_N[:, None] == bank_label_M
+        others_N1 = torch.where(same_NM, 0, logits_NM.exp()).sum(dim=1, keepdim=True)
+        log_prob_NM = torch.where(same_NM, logits_NM - (logits_NM.exp() + others_N1).log(), 0)
+        loss = -(log_prob_NM.sum(dim=1) / same_NM.sum(dim=1)).mean()
+        loss.backward()
+        return loss.detach()
+
+    def product() -> torch.Tensor:
+        return feat_ND.detach() @ bank_MD.T
+
+    torch.testing.assert_close(ours(), at_once(), rtol=1e-5, atol=0)
+    in_parts, whole, least = medians((ours, at_once, product), repeats=3, warmup=0)
+    return in_parts / whole, least / whole
