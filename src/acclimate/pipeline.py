@@ -21,7 +21,7 @@ from acclimate.data import colour
 from acclimate.data.datasets import LabelledSet, default_ids, evenly_spaced, open_labelled, open_space
 from acclimate.data.forgiving import leave_out, open_target
 from acclimate.data.seeding import Schedule
-from acclimate.data.softlabels import SoftLabels
+from acclimate.data.softlabels import MANIFEST, SoftLabels
 from acclimate.data.views import SourceViews, TargetViews, loader
 from acclimate.errors import UserError
 from acclimate.evaluation import evaluate
@@ -320,7 +320,7 @@ class Work:
     def _distill(self, stage: Stage) -> tuple[Task, Batches, int]:
         section, folder = self.recipe.distill, self.run.path(stage.name)
         soft, teacher = folder / "soft", self._of(stage.parent)
-        if not ((soft / "manifest.json").exists() and (folder / DISTRIBUTION).exists()):
+        if not ((soft / MANIFEST).exists() and (folder / DISTRIBUTION).exists()):
             self._label_target(stage, teacher, section.flip)
         student = self._of(stage.parent) if self._goes_on(stage) else self._student()
         live = teacher.to(self.device) if section.teacher == "live" else None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import Literal
 
 import torch
@@ -14,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from acclimate import distributed
 from acclimate.selflabel.precision import wide
-from acclimate.selflabel.prototypes import similarity
+from acclimate.selflabel.prototypes import dot_similarity, similarity
 
 BANK_PART = 2048
 """Features of a memory bank that pixels are compared with at once."""
@@ -90,34 +89,31 @@ def contrast(
     official implementation has it). A pixel whose label is not in the bank adds 0. Mean over pixels, which are the
     same in all processes, while each has its part of the bank.
     """
-    parts = list(zip(bank_MD.detach().split(BANK_PART), bank_label_M.split(BANK_PART), strict=True))
-    logits = partial(_contrast_logits, feat_ND, label_N, temperature=temperature)
+    unit_ND = F.normalize(wide(feat_ND), dim=1)
+
+    def compared(bank_PD: Tensor, bank_label_P: Tensor) -> tuple[Tensor, Tensor]:
+        cosine_NP = dot_similarity(unit_ND, F.normalize(wide(bank_PD), dim=1))
+        return (cosine_NP - 1) / temperature, label_N[:, None] == bank_label_P  # at most 0, the ratio is the same
 
     def others(bank_PD: Tensor, bank_label_P: Tensor) -> Tensor:
-        logits_NP, same_NP = logits(bank_PD, bank_label_P)
+        logits_NP, same_NP = compared(bank_PD, bank_label_P)
         return torch.where(same_NP, 0, logits_NP.exp()).sum(dim=1)
 
     def log_prob(bank_PD: Tensor, bank_label_P: Tensor) -> Tensor:
-        logits_NP, same_NP = logits(bank_PD, bank_label_P)
+        logits_NP, same_NP = compared(bank_PD, bank_label_P)
         total_NP = (logits_NP.exp() + others_N[:, None]).clamp(min=torch.finfo(logits_NP.dtype).tiny)
-        return torch.where(same_NP, logits_NP - total_NP.log(), 0).sum(dim=1)
+        log_prob_N = torch.where(same_NP, logits_NP - total_NP.log(), 0).sum(dim=1)
+        return torch.stack([log_prob_N, same_NP.sum(dim=1)])
 
     def over_bank(value: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         # Pixels by features are hundreds of megabytes: never all at once, and computed anew for the backward pass.
+        parts = zip(bank_MD.detach().split(BANK_PART), bank_label_M.split(BANK_PART), strict=True)
         values = [checkpoint(value, *part, use_reentrant=False, preserve_rng_state=False) for part in parts]
         return distributed.total(torch.stack(values).sum(dim=0))
 
     others_N = over_bank(others)
-    sum_N = over_bank(log_prob)
-    same_N = over_bank(lambda _, bank_label_P: (label_N[:, None] == bank_label_P).sum(dim=1))
+    sum_N, same_N = over_bank(log_prob)
     return -(sum_N / same_N.clamp(min=1)).sum() / max(len(feat_ND), 1)
-
-
-def _contrast_logits(
-    feat_ND: Tensor, label_N: Tensor, bank_PD: Tensor, bank_label_P: Tensor, temperature: float
-) -> tuple[Tensor, Tensor]:
-    """Similarities over temperature, at most 0 (their ratios are the same), and where the labels are alike."""
-    return (similarity(feat_ND, bank_PD) - 1) / temperature, label_N[:, None] == bank_label_P
 
 
 def kl_divergence(
