@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # benchmarks/ is not installed
 
-from benchmarks.adaptation.__main__ import unfolded
+from benchmarks.adaptation.__main__ import STORY, keep, on_record, unfolded
 from benchmarks.adaptation.table import Story, gap_closed, goals, lost, markdown, mean_of, spread
 from benchmarks.adaptation.variants import OURS, VARIANTS
 
@@ -89,3 +92,28 @@ def test_spreads_are_over_the_seeds() -> None:
 def test_ours_comes_first_since_the_others_take_over_from_it() -> None:
     assert unfolded(["parts", "no CutMix"])[0] == OURS
     assert len(unfolded(["parts", "defects", "baselines", "passes"])) == len(VARIANTS)
+
+
+def test_a_record_outlives_its_run_and_is_replaced_by_a_run_done_again(tmp_path: Path) -> None:
+    out, records = tmp_path / "out", tmp_path / "records"
+    place = out / "demo" / "ours" / "seed-3"
+    for adapted in (0.4, 0.5):
+        place.mkdir(parents=True)
+        (place / STORY).write_text(json.dumps(asdict(story(OURS, 3, adapted))))
+        keep(out, records)
+        shutil.rmtree(place)
+        assert list(on_record(records)) == [story(OURS, 3, adapted)]
+    keep(out, records)  # of nothing
+    assert len(list(on_record(records))) == 1
+
+
+def test_settings_without_records_keep_what_the_tables_say() -> None:
+    before = [replace(story(OURS, 0, 0.5), setting=setting) for setting in ("camvid", "demo")]
+    now = [story(OURS, 0, 0.3)]
+    text = markdown(now, before=markdown(before))
+    assert text == markdown([*now, before[0]])
+    assert text.count("| selflabel | 50.0 |") == 1 and text.count("| selflabel | 30.0 |") == 1
+    rows = goals(now, before=goals(before))
+    assert {row["name"]: row["measured"] for row in rows} == {
+        row["name"]: row["measured"] for row in goals([*now, before[0]])
+    }

@@ -6,7 +6,9 @@
 
 Runs go to OUT/SETTING/VARIANT/seed-N (default OUT: runs/adaptation). The first variant of a seed is always `ours`:
 others take over the stages that do not depend on what they change, and it those that a longer setting has in common.
-Writes results.md and results.json beside this file.
+What a finished run came to is copied to records/ beside this file, which outlives the run's folder and the machine;
+results.md and results.json are made of the records. A run that is done again replaces its record; of a setting without
+records the files keep what they say.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import argparse
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -29,8 +32,9 @@ from benchmarks.adaptation.variants import GROUPS, OURS, VARIANTS
 from benchmarks.selection import rank
 
 HERE = Path(__file__).parent
-RANKING = "ranking.json"
-"""In the folder of a run whose candidates are kept: how well scores without labels rank them."""
+RECORDS = HERE / "records"
+STORY = "story.json"
+"""In the folder of a finished run: what it came to, see `table.Story`."""
 
 
 def main() -> None:
@@ -49,11 +53,13 @@ def main() -> None:
         for seed in args.seeds:  # the table fills evenly
             for variant in unfolded(args.variants):
                 one(args.out, args.setting, variant, seed, folders)
-    stories = list(finished(args.out))
-    text = table.markdown(stories)
+    keep(args.out, RECORDS)
+    stories = list(on_record(RECORDS))
+    text = table.markdown(stories, before=(HERE / "results.md").read_text(encoding="utf-8"))
     with atomic(HERE / "results.md") as temporary:
         temporary.write_text(text, encoding="utf-8")
-    write_json(HERE / "results.json", table.goals(stories))
+    goals = table.goals(stories, before=json.loads((HERE / "results.json").read_text()))
+    write_json(HERE / "results.json", goals)
     print(text)
 
 
@@ -66,7 +72,7 @@ def unfolded(names: Iterable[str]) -> list[str]:
 def one(out: Path, setting: str, variant: str, seed: int, folders: Folders) -> None:
     """Do a run, unless it is finished, in a process of its own, whose memory is put on record."""
     run = place(out, setting, variant, seed)
-    if (run / "cost.json").exists():
+    if (run / STORY).exists():
         return
     chosen = SETTINGS[setting]
     choices = [*chosen.folders(folders), *chosen.budget, *VARIANTS[variant], f"seed={seed}"]
@@ -81,10 +87,13 @@ def one(out: Path, setting: str, variant: str, seed: int, folders: Folders) -> N
         _, status, used = os.wait4(process.pid, 0)
     if os.waitstatus_to_exitcode(status):
         sys.exit(f"the run failed; see {run.with_suffix('.log')}")
-    cost = {"setting": setting, "variant": variant, "seed": seed, "peak_mb": round(used.ru_maxrss / 1024)}
-    if variant == OURS and set(chosen.budget) >= KEEP:
-        write_json(run / RANKING, rank(Run(run, recipes.load(run / "recipe.yaml"))))
-    write_json(run / "cost.json", cost)
+    with_candidates = variant == OURS and set(chosen.budget) >= KEEP
+    write_json(run / STORY, {
+        "setting": setting, "variant": variant, "seed": seed, "peak_mb": round(used.ru_maxrss / 1024),
+        "environment": json.loads((run / "environment.json").read_text()),
+        "ranking": rank(Run(run, recipes.load(run / "recipe.yaml"))) if with_candidates else {},
+        "stages": json.loads((run / "results.json").read_text()),
+    })  # fmt: skip
 
 
 def place(out: Path, setting: str, variant: str, seed: int) -> Path:
@@ -92,13 +101,18 @@ def place(out: Path, setting: str, variant: str, seed: int) -> Path:
     return out / setting / re.sub(r"\W+", "-", variant).lower() / f"seed-{seed}"
 
 
-def finished(out: Path) -> Iterable[table.Story]:
-    """What all finished runs came to."""
-    for cost in sorted(out.glob("*/*/*/cost.json")):
-        run = cost.parent
-        stages = json.loads((run / "results.json").read_text())
-        ranking = json.loads((run / RANKING).read_text()) if (run / RANKING).exists() else {}
-        yield table.Story(**json.loads(cost.read_text()), stages=stages, ranking=ranking)
+def keep(out: Path, records: Path) -> None:
+    """Copy what the finished runs in OUT came to."""
+    for story in out.glob(f"*/*/*/{STORY}"):
+        setting, variant, seed = story.parent.relative_to(out).parts
+        with atomic(records / setting / f"{variant}-{seed}.json") as temporary:
+            shutil.copyfile(story, temporary)
+
+
+def on_record(records: Path) -> Iterable[table.Story]:
+    """What all runs on record came to."""
+    for record in sorted(records.glob("*/*.json")):
+        yield table.Story(**json.loads(record.read_text(encoding="utf-8")))
 
 
 if __name__ == "__main__":

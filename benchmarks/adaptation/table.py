@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +29,8 @@ class Story:
     """``results.json`` of the run."""
     ranking: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """How well each score without labels ranks the run's checkpoints; empty if they are not kept."""
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    """``environment.json`` of the run: versions, machine, commit."""
 
     @property
     def minutes(self) -> float:
@@ -75,18 +78,28 @@ def lost(story: Story) -> float | None:
     return 100 * (best - story.adapted["mean_iou"])
 
 
-def markdown(stories: Iterable[Story]) -> str:
-    """For each setting the stages of `ours` and the variants, in the mean and class by class."""
+def markdown(stories: Iterable[Story], before: str = "") -> str:
+    """For each setting the stages of `ours` and the variants, in the mean and class by class.
+
+    Args:
+        before: a text of this function; sections of settings that no story is of are taken over from it.
+    """
     stories = list(stories)
-    parts = []
-    for name, setting in SETTINGS.items():
+    sections = {part.split(":")[0]: f"## {part.strip()}" for part in re.split("^## ", before, flags=re.M)[1:]}
+    for name in SETTINGS:
         if here := [story for story in stories if story.setting == name]:
-            parts += [f"## {name}: {setting.about}", stages_table(here), classes_table(stages_of_ours(here))]
-            parts += [variants_table(here)]
-            adapted = {v: rows for v in VARIANTS if (rows := [s.adapted for s in here if s.variant == v])}
-            parts += [classes_table(adapted)] if len(adapted) > 1 else []
-            parts += [ranking_table(ranked)] if (ranked := [story for story in here if story.ranking]) else []
-    return "\n\n".join(["# Adaptation, measured", *parts]) + "\n"
+            sections[name] = section(name, here)
+    return "\n\n".join(["# Adaptation, measured", *(sections[name] for name in SETTINGS if name in sections)]) + "\n"
+
+
+def section(setting: str, stories: list[Story]) -> str:
+    """All tables of a setting."""
+    parts = [f"## {setting}: {SETTINGS[setting].about}", stages_table(stories), classes_table(stages_of_ours(stories))]
+    parts += [variants_table(stories)]
+    adapted = {v: rows for v in VARIANTS if (rows := [s.adapted for s in stories if s.variant == v])}
+    parts += [classes_table(adapted)] if len(adapted) > 1 else []
+    parts += [ranking_table(ranked)] if (ranked := [story for story in stories if story.ranking]) else []
+    return "\n\n".join(parts)
 
 
 def stages_of_ours(stories: list[Story]) -> dict[str, list[dict[str, Any]]]:
@@ -166,10 +179,15 @@ def spread(values: Sequence[float], sign: str = "") -> str:
     return f"{mean} ± {statistics.stdev(values):.1f}" if len(values) > 1 else mean
 
 
-def goals(stories: Iterable[Story]) -> list[dict[str, Any]]:
-    """The project's goals that the finished runs tell something of, with what is measured: means over seeds."""
+def goals(stories: Iterable[Story], before: Iterable[dict[str, Any]] = ()) -> list[dict[str, Any]]:
+    """The project's goals that the finished runs tell something of, with what is measured: means over seeds.
+
+    Args:
+        before: goals of this function; those of settings that no story is of are taken over.
+    """
     stories = list(stories)
-    rows: list[dict[str, Any]] = []
+    settings = {story.setting for story in stories}
+    rows = [row for row in before if row["command"].split()[4] not in settings]
 
     def goal(name: str, aim: float, values: list[float], setting: str, variants: str, better: str = "higher") -> None:
         if values:
