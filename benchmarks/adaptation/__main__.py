@@ -87,12 +87,15 @@ def one(out: Path, setting: str, variant: str, seed: int, folders: Folders) -> N
         _, status, used = os.wait4(process.pid, 0)
     if os.waitstatus_to_exitcode(status):
         sys.exit(f"the run failed; see {run.with_suffix('.log')}")
+    stages = json.loads((run / "results.json").read_text())
+    for row in stages:
+        row.pop("on", None)  # this machine's folders
     with_candidates = variant == OURS and set(chosen.budget) >= KEEP
     write_json(run / STORY, {
         "setting": setting, "variant": variant, "seed": seed, "peak_mb": round(used.ru_maxrss / 1024),
         "environment": json.loads((run / "environment.json").read_text()),
         "ranking": rank(Run(run, recipes.load(run / "recipe.yaml"))) if with_candidates else {},
-        "stages": json.loads((run / "results.json").read_text()),
+        "stages": stages,
     })  # fmt: skip
 
 
