@@ -179,15 +179,14 @@ def spread(values: Sequence[float], sign: str = "") -> str:
     return f"{mean} ± {statistics.stdev(values):.1f}" if len(values) > 1 else mean
 
 
-def goals(stories: Iterable[Story], before: Iterable[dict[str, Any]] = ()) -> list[dict[str, Any]]:
+def goals(stories: Iterable[Story], before: Sequence[dict[str, Any]] = ()) -> list[dict[str, Any]]:
     """The project's goals that the finished runs tell something of, with what is measured: means over seeds.
 
     Args:
         before: goals of this function; those of settings that no story is of are taken over.
     """
     stories = list(stories)
-    settings = {story.setting for story in stories}
-    rows = [row for row in before if row["command"].split()[4] not in settings]
+    rows: list[dict[str, Any]] = []
 
     def goal(name: str, aim: float, values: list[float], setting: str, variants: str, better: str = "higher") -> None:
         if values:
@@ -196,7 +195,8 @@ def goals(stories: Iterable[Story], before: Iterable[dict[str, Any]] = ()) -> li
             rows.append({"name": title, "goal": aim, "measured": measured, "better": better, "command": command})
 
     for setting in SETTINGS:
-        here = [story for story in stories if story.setting == setting]
+        if not (here := [story for story in stories if story.setting == setting]):
+            rows += [row for row in before if f"--setting {setting} " in row["command"]]
         ours = [story for story in here if story.variant == OURS]
         goal("share of the gap closed, %", 50, [g for s in ours if (g := gap_closed(s)) is not None], setting, OURS)
         goal("tail's gain over warm-up less the others', points", 0,
