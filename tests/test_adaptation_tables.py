@@ -74,7 +74,8 @@ def test_tables_name_every_variant_that_was_run() -> None:
     assert "| selflabel | 50.0 |" in text
     assert "| IoU, % | source | warmup | selflabel | distill-1 | ceiling |" in text
     assert "| pole | 10.0 | 10.0 | 10.0 | 0.0 | 50.0 |" in text
-    assert "| IoU, % | ours | no rectification |" in text and "| road | 50.0 | 40.0 |" in text
+    assert "| IoU, % | road | pole | sign | mIoU |" in text
+    assert "| ours | 50.0 | 10.0 | 10.0 | 50.0 |\n| no rectification | 40.0 | 10.0 | 10.0 | 40.0 |" in text
     assert spread([1.0, 3.0]) == "2.0 ± 1.4"
 
 

@@ -96,8 +96,7 @@ def section(setting: str, stories: list[Story]) -> str:
     """All tables of a setting."""
     parts = [f"## {setting}: {SETTINGS[setting].about}", stages_table(stories), classes_table(stages_of_ours(stories))]
     parts += [variants_table(stories)]
-    adapted = {v: rows for v in VARIANTS if (rows := [s.adapted for s in stories if s.variant == v])}
-    parts += [classes_table(adapted)] if len(adapted) > 1 else []
+    parts += [variants_classes_table(stories)] if len({story.variant for story in stories}) > 1 else []
     parts += [ranking_table(ranked)] if (ranked := [story for story in stories if story.ranking]) else []
     return "\n\n".join(parts)
 
@@ -122,15 +121,28 @@ def stages_table(stories: list[Story]) -> str:
 
 
 def classes_table(columns: Mapping[str, Sequence[dict[str, Any]]]) -> str:
-    """Each class's IoU, a column for each name with its scores in each seed."""
-    first = next(iter(columns.values()))[0]["iou"]
+    """Each class's IoU, a column for each stage with its scores in each seed."""
+    cells = {name: class_cells(rows) for name, rows in columns.items()}
     lines = [f"| IoU, % | {' | '.join(columns)} |", f"|---|{'---:|' * len(columns)}"]
-    for name in first:
-        cells = [spread([100 * row["iou"][name] for row in rows if row["iou"][name] is not None])
-                 for rows in columns.values()]  # fmt: skip
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    means = [spread([100 * row["mean_iou"] for row in rows]) for rows in columns.values()]
-    return "\n".join([*lines, f"| mIoU | {' | '.join(means)} |"])
+    for name in next(iter(cells.values())):
+        lines.append(f"| {name} | {' | '.join(column[name] for column in cells.values())} |")
+    return "\n".join(lines)
+
+
+def class_cells(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """Each class's IoU and the mean over the seeds of one stage; empty for a class that no image shows."""
+    named = {name: [100 * row["iou"][name] for row in rows if row["iou"][name] is not None] for name in rows[0]["iou"]}
+    named["mIoU"] = [100 * row["mean_iou"] for row in rows]
+    return {name: spread(values) for name, values in named.items()}
+
+
+def variants_classes_table(stories: list[Story]) -> str:
+    """Each class's IoU of the adapted models, a line for each variant: there may be twenty."""
+    adapted = {v: rows for v in VARIANTS if (rows := [s.adapted for s in stories if s.variant == v])}
+    cells = {variant: class_cells(rows) for variant, rows in adapted.items()}
+    classes = next(iter(cells.values()))
+    lines = [f"| IoU, % | {' | '.join(classes)} |", f"|---|{'---:|' * len(classes)}"]
+    return "\n".join([*lines, *(f"| {variant} | {' | '.join(row.values())} |" for variant, row in cells.items())])
 
 
 def variants_table(stories: list[Story]) -> str:
