@@ -12,7 +12,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # benchmarks/ is not installed
 
-from benchmarks.adaptation.__main__ import STORY, keep, on_record, unfolded
+from benchmarks.adaptation.__main__ import STORY, on_record, put_on_record, unfolded
 from benchmarks.adaptation.table import Story, gap_closed, goals, lost, markdown, mean_of, spread
 from benchmarks.adaptation.variants import OURS, VARIANTS
 
@@ -101,10 +101,10 @@ def test_a_record_outlives_its_run_and_is_replaced_by_a_run_done_again(tmp_path:
     for adapted in (0.4, 0.5):
         place.mkdir(parents=True)
         (place / STORY).write_text(json.dumps(asdict(story(OURS, 3, adapted))))
-        keep(out, records)
+        put_on_record(out, records)
         shutil.rmtree(place)
         assert list(on_record(records)) == [story(OURS, 3, adapted)]
-    keep(out, records)  # of nothing
+    put_on_record(out, records)  # of nothing
     assert len(list(on_record(records))) == 1
 
 

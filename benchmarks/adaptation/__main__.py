@@ -14,17 +14,16 @@ records the files keep what they say.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 
 from acclimate import recipe as recipes
-from acclimate.files import atomic, write_json
+from acclimate.files import atomic, read_json, write_json
 from acclimate.run import Run
 from benchmarks.adaptation import table
 from benchmarks.adaptation.settings import KEEP, SETTINGS, Folders
@@ -53,12 +52,12 @@ def main() -> None:
         for seed in args.seeds:  # the table fills evenly
             for variant in unfolded(args.variants):
                 one(args.out, args.setting, variant, seed, folders)
-    keep(args.out, RECORDS)
+    put_on_record(args.out, RECORDS)
     stories = list(on_record(RECORDS))
     text = table.markdown(stories, before=(HERE / "results.md").read_text(encoding="utf-8"))
     with atomic(HERE / "results.md") as temporary:
         temporary.write_text(text, encoding="utf-8")
-    goals = table.goals(stories, before=json.loads((HERE / "results.json").read_text()))
+    goals = table.goals(stories, before=read_json(HERE / "results.json"))
     write_json(HERE / "results.json", goals)
     print(text)
 
@@ -87,16 +86,15 @@ def one(out: Path, setting: str, variant: str, seed: int, folders: Folders) -> N
         _, status, used = os.wait4(process.pid, 0)
     if os.waitstatus_to_exitcode(status):
         sys.exit(f"the run failed; see {run.with_suffix('.log')}")
-    stages = json.loads((run / "results.json").read_text())
-    for row in stages:
-        row.pop("on", None)  # this machine's folders
-    with_candidates = variant == OURS and set(chosen.budget) >= KEEP
-    write_json(run / STORY, {
-        "setting": setting, "variant": variant, "seed": seed, "peak_mb": round(used.ru_maxrss / 1024),
-        "environment": json.loads((run / "environment.json").read_text()),
-        "ranking": rank(Run(run, recipes.load(run / "recipe.yaml"))) if with_candidates else {},
-        "stages": stages,
-    })  # fmt: skip
+    write_json(run / STORY, asdict(told(run, setting, variant, seed, peak_mb=round(used.ru_maxrss / 1024))))
+
+
+def told(run: Path, setting: str, variant: str, seed: int, peak_mb: int) -> table.Story:
+    """What a run came to, without the folders of this machine."""
+    stages = [{key: value for key, value in row.items() if key != "on"} for row in read_json(run / "results.json")]
+    with_candidates = variant == OURS and set(SETTINGS[setting].budget) >= KEEP
+    ranking = rank(Run(run, recipes.load(run / "recipe.yaml"))) if with_candidates else {}
+    return table.Story(setting, variant, seed, peak_mb, stages, ranking, read_json(run / "environment.json"))
 
 
 def place(out: Path, setting: str, variant: str, seed: int) -> Path:
@@ -104,18 +102,17 @@ def place(out: Path, setting: str, variant: str, seed: int) -> Path:
     return out / setting / re.sub(r"\W+", "-", variant).lower() / f"seed-{seed}"
 
 
-def keep(out: Path, records: Path) -> None:
+def put_on_record(out: Path, records: Path) -> None:
     """Copy what the finished runs in OUT came to."""
     for story in out.glob(f"*/*/*/{STORY}"):
         setting, variant, seed = story.parent.relative_to(out).parts
-        with atomic(records / setting / f"{variant}-{seed}.json") as temporary:
-            shutil.copyfile(story, temporary)
+        write_json(records / setting / f"{variant}-{seed}.json", read_json(story))
 
 
 def on_record(records: Path) -> Iterable[table.Story]:
     """What all runs on record came to."""
     for record in sorted(records.glob("*/*.json")):
-        yield table.Story(**json.loads(record.read_text(encoding="utf-8")))
+        yield table.Story(**read_json(record))
 
 
 if __name__ == "__main__":
