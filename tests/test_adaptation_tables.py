@@ -13,6 +13,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1]))  # benchmarks/ is not installed
 
 from benchmarks.adaptation.__main__ import STORY, on_record, put_on_record, unfolded
+from benchmarks.adaptation.settings import SETTINGS
 from benchmarks.adaptation.table import Story, gap_closed, goals, lost, markdown, mean_of, spread
 from benchmarks.adaptation.variants import OURS, VARIANTS
 
@@ -91,8 +92,15 @@ def test_spreads_are_over_the_seeds() -> None:
 
 
 def test_ours_comes_first_since_the_others_take_over_from_it() -> None:
-    assert unfolded(["parts", "no CutMix"])[0] == OURS
-    assert len(unfolded(["parts", "defects", "baselines", "passes"])) == len(VARIANTS)
+    demo = SETTINGS["demo"]
+    assert unfolded(["parts", "no CutMix"], demo)[0] == OURS
+    assert len(unfolded(["parts", "defects", "baselines", "passes"], demo)) == len(VARIANTS)
+
+
+def test_runs_to_stage_1_leave_out_what_changes_distillation_alone_unless_it_is_named() -> None:
+    to_stage_1, b2 = SETTINGS["demo-stage-1"], "B2 distillation without logarithm"
+    assert set(unfolded(["defects"], SETTINGS["demo"])) - set(unfolded(["defects"], to_stage_1)) == {b2}
+    assert b2 in unfolded([b2], to_stage_1)
 
 
 def test_a_record_outlives_its_run_and_is_replaced_by_a_run_done_again(tmp_path: Path) -> None:

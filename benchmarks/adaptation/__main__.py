@@ -26,7 +26,7 @@ from acclimate import recipe as recipes
 from acclimate.files import atomic, read_json, write_json
 from acclimate.run import Run
 from benchmarks.adaptation import table
-from benchmarks.adaptation.settings import KEEP, SETTINGS, Folders
+from benchmarks.adaptation.settings import KEEP, SETTINGS, STAGE_1, Folders, Setting
 from benchmarks.adaptation.variants import GROUPS, OURS, VARIANTS
 from benchmarks.selection import rank
 
@@ -50,7 +50,7 @@ def main() -> None:
     if args.setting:
         folders = Folders(args.out, args.renders, args.photos)
         for seed in args.seeds:  # the table fills evenly
-            for variant in unfolded(args.variants):
+            for variant in unfolded(args.variants, SETTINGS[args.setting]):
                 one(args.out, args.setting, variant, seed, folders)
     put_on_record(args.out, RECORDS)
     stories = list(on_record(RECORDS))
@@ -62,10 +62,16 @@ def main() -> None:
     print(text)
 
 
-def unfolded(names: Iterable[str]) -> list[str]:
-    """Single variants, `ours` first since others take over from it."""
-    single = [name for given in names for name in GROUPS.get(given, [given])]
+def unfolded(names: Iterable[str], setting: Setting) -> list[str]:
+    """Single variants, `ours` first since others take over from it; of groups only those that change the setting."""
+    groups = {group: [name for name in members if changes(name, setting)] for group, members in GROUPS.items()}
+    single = [name for given in names for name in groups.get(given, [given])]
     return list(dict.fromkeys([OURS, *single]))
+
+
+def changes(variant: str, setting: Setting) -> bool:
+    """Whether a run of the setting gets to what the variant changes: one to stage 1 has no distillation."""
+    return setting.budget != STAGE_1 or not all(choice.startswith("distill.") for choice in VARIANTS[variant])
 
 
 def one(out: Path, setting: str, variant: str, seed: int, folders: Folders) -> None:
@@ -76,8 +82,9 @@ def one(out: Path, setting: str, variant: str, seed: int, folders: Folders) -> N
     chosen = SETTINGS[setting]
     choices = [*chosen.folders(folders), *chosen.budget, *VARIANTS[variant], f"seed={seed}"]
     command = [sys.executable, "-m", "acclimate", "adapt", chosen.recipe, *choices, "--out", str(run)]
-    lender = place(out, chosen.begins_like if variant == OURS else setting, OURS, seed)
-    if (lender / "recipe.yaml").exists():
+    lends = chosen.begins_like if variant == OURS else setting
+    lender = place(out, lends, OURS, seed)
+    if lends and (lender / "recipe.yaml").exists():
         command += ["--reuse", str(lender)]
     print(f"{setting}, {variant}, seed {seed} …", flush=True)
     run.parent.mkdir(parents=True, exist_ok=True)
