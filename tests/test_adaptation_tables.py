@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # benchmarks/ is not install
 
 from benchmarks.adaptation.__main__ import STORY, on_record, put_on_record, unfolded
 from benchmarks.adaptation.settings import SETTINGS
-from benchmarks.adaptation.table import Story, gap_closed, goals, lost, markdown, mean_of, spread
+from benchmarks.adaptation.table import Story, gap_closed, goals, longest, lost, markdown, mean_of, spread
 from benchmarks.adaptation.variants import OURS, VARIANTS
 
 PIXELS = {"road": 980, "pole": 10, "sign": 10}
@@ -42,9 +42,19 @@ def story(variant: str, seed: int, adapted: float, rare: float = 0.1) -> Story:
 
 def test_the_chosen_stage_counts_and_the_tail_is_apart() -> None:
     one = story(OURS, 0, adapted=0.5, rare=0.3)
-    assert gap_closed(one) == pytest.approx(75)
+    assert gap_closed(one, one) == pytest.approx(75)
     assert mean_of(one.adapted, tail=True) == pytest.approx(30)
     assert mean_of(one.adapted, tail=False) == pytest.approx(50)
+
+
+def test_a_variant_goes_the_way_of_ours_however_short_its_setting_is() -> None:
+    ours, other = story(OURS, 0, adapted=0.5), replace(story("official", 0, adapted=0.4), setting="demo-stage-1")
+    other.of("source")["mean_iou"] = 0.3
+    other.stages.pop()  # no ceiling of its own
+    assert gap_closed(other, other) is None and gap_closed(other, None) is None
+    assert gap_closed(other, longest([other, ours], "demo-stage-1")[0]) == pytest.approx(50)
+    text = markdown([ours, replace(ours, setting="demo-stage-1"), other])
+    assert "| official | 1 | 40.0 | -10.0 | 10.0 | 40.0 | 50.0 |" in text
 
 
 def test_goals_are_means_over_the_seeds_that_both_variants_have() -> None:

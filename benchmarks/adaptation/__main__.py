@@ -80,7 +80,8 @@ def one(out: Path, setting: str, variant: str, seed: int, folders: Folders) -> N
     if (run / STORY).exists():
         return
     chosen = SETTINGS[setting]
-    choices = [*chosen.folders(folders), *chosen.budget, *VARIANTS[variant], f"seed={seed}"]
+    ends = [] if variant == OURS else ["data.ceiling.path="]  # the way to the ceiling is measured once, by ours
+    choices = [*chosen.folders(folders), *chosen.budget, *ends, *VARIANTS[variant], f"seed={seed}"]
     command = [sys.executable, "-m", "acclimate", "adapt", chosen.recipe, *choices, "--out", str(run)]
     lends = chosen.begins_like if variant == OURS else setting
     lender = place(out, lends, OURS, seed)
