@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from acclimate import pipeline, recipe, training
 from acclimate.data import datasets, streets
@@ -19,10 +20,10 @@ from acclimate.errors import UserError
 from acclimate.journal import Journal
 from acclimate.networks import deeplab
 from acclimate.networks.weights import load_model
-from acclimate.pipeline import adapt, stages_of
+from acclimate.pipeline import adapt, line_of, stages_of
 from acclimate.run import Run
 
-STAGES = ["source", "warmup", "initialise", "selflabel", "distill-1", "distill-2", "ceiling"]
+STAGES = ["source", "warmup", "initialise", "selflabel", "distill-1", "distill-2", "average", "ceiling"]
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +64,8 @@ def test_every_stage_leaves_a_model_a_row_and_a_record(finished: Run) -> None:
     rows = json.loads((finished.folder / "results.json").read_text())
     assert [row["name"] for row in rows] == [name for name in STAGES if name != "initialise"]
     for row in rows:
-        assert 0 <= row["mean_iou"] <= 1 and row["iterations"] == 3 and row["minutes"] > 0
+        assert 0 <= row["mean_iou"] <= 1 and row["minutes"] > 0
+        assert row["iterations"] == (0 if row["name"] == "average" else 3)
         _, space, metadata = load_model(finished.model(row["name"]))
         assert space.name == "streets" and metadata["width"] == 80
     assert len({weights(finished, row["name"]) for row in rows}) == len(rows)
@@ -163,8 +165,11 @@ def test_without_labelled_images_there_are_models_but_no_scores(data: Path, tmp_
 @pytest.mark.parametrize(
     ("change", "stages"),
     [
-        ({"warmup__iterations": 0}, ["source", "initialise", "selflabel", "distill-1", "distill-2", "ceiling"]),
-        ({"selflabel__iterations": 0, "distill__rounds": 1}, ["source", "warmup", "distill-1", "ceiling"]),
+        (
+            {"warmup__iterations": 0},
+            ["source", "initialise", "selflabel", "distill-1", "distill-2", "average", "ceiling"],
+        ),
+        ({"selflabel__iterations": 0, "distill__rounds": 1}, ["source", "warmup", "distill-1", "average", "ceiling"]),
         ({"distill__rounds": 0, "data__ceiling__path": ""}, ["source", "warmup", "initialise", "selflabel"]),
     ],
     ids=["no warm-up", "no stage 1", "no distillation"],
@@ -215,6 +220,34 @@ def test_a_student_starts_where_the_recipe_says(
         assert len(fresh) == expected, student
 
 
+@pytest.mark.parametrize(
+    ("student", "averaged"),
+    [("previous", ["selflabel", "distill-1", "distill-2"]), ("chained", ["distill-1", "distill-2"]), ("fresh", [])],
+)
+def test_the_average_is_of_networks_that_training_alone_tells_apart(
+    data: Path, student: str, averaged: list[str]
+) -> None:
+    wanted = tiny(data, distill__student=student)
+    stages = stages_of(wanted)
+    assert ("average" in [stage.name for stage in stages]) == bool(averaged)
+    assert line_of(stages, wanted) == (averaged or ["distill-2"])
+    assert "average" not in [stage.name for stage in stages_of(tiny(data, selection__average=False))]
+
+
+def test_the_average_has_the_mean_of_the_stages_weights(finished: Run) -> None:
+    line = [load_file(finished.model(name)) for name in ("selflabel", "distill-1", "distill-2")]
+    for key, value in load_file(finished.model("average")).items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value, sum(state[key] for state in line) / 3)
+            assert not torch.equal(line[0][key], line[1][key]) or "running_" in key
+
+
+def test_students_that_go_on_keep_the_targets_statistics(finished: Run) -> None:
+    first, *rest = (load_file(finished.model(name)) for name in ("warmup", "selflabel", "distill-1", "distill-2"))
+    kept = [key for key in first if "running_" in key]
+    assert kept and all(torch.equal(first[key], state[key]) for state in rest for key in kept)
+
+
 def test_scores_come_when_labelled_images_do(finished: Run, data: Path, tmp_path: Path) -> None:
     """Measuring changes nothing that was learned, so it may be asked for later, and never goes stale."""
     run = adapt(tiny(data, data__val__path="", data__ceiling__path="", distill__rounds=0), tmp_path / "run")
@@ -258,4 +291,4 @@ def test_the_papers_network_walks_the_whole_road(data: Path, tmp_path: Path, mon
     run = adapt(tiny(data, **choice, optimizer__name="sgd", selflabel__target_view="weak"), tmp_path / "run")
     network, _, _ = load_model(run.best)
     assert (network.stride, network.channels) == (8, 256)
-    assert [row["name"] for row in run.results] == ["source", "warmup", "selflabel", "distill-1"]
+    assert [row["name"] for row in run.results] == ["source", "warmup", "selflabel", "distill-1", "average"]

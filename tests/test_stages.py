@@ -142,6 +142,15 @@ def test_stage_1_keeps_the_statistics_that_it_begins_with_unless_told_to_train_t
     assert same and (all(same) if statistics == "target" else not any(same))
 
 
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_only_a_student_that_goes_on_keeps_its_statistics_in_distillation(goes_on: bool) -> None:
+    task = DistillTask(network(), initial().distribution_K, choices(), goes_on=goes_on)
+    before = {name: t.clone() for name, t in task.state_dict().items() if "running_" in name}
+    descend(task, PAIR, steps=2)
+    same = [torch.equal(t, task.state_dict()[name]) for name, t in before.items()]
+    assert same and (all(same) if goes_on else not any(same))
+
+
 def test_a_rare_class_weighs_more_on_source_and_target() -> None:
     alike, balanced = selflabel(balance=0.0), selflabel(balance=1.0)
     label = torch.arange(CLASSES)

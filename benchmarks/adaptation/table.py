@@ -75,11 +75,15 @@ def longest(stories: Iterable[Story], setting: str) -> dict[int, Story]:
 
 
 def lost(story: Story) -> float | None:
-    """Points by which the best checkpoint of all stages is better than the one chosen; None if not all were kept."""
-    chosen_from = [row.get("candidates") for row in story.stages if row["name"] not in ("source", "start", "ceiling")]
-    if not all(chosen_from):
+    """Points by which the best checkpoint of all stages, or their average, is better than the one chosen.
+
+    None if not all checkpoints were kept.
+    """
+    rows = [row for row in story.stages if row["name"] not in ("source", "start", "ceiling")]
+    kept = [{"0": row["mean_iou"]} if row["name"] == "average" else row.get("candidates") for row in rows]
+    if not all(kept):
         return None
-    best = max(iou for candidates in chosen_from if candidates for iou in candidates.values())
+    best = max(iou for candidates in kept if candidates for iou in candidates.values())
     return 100 * (best - story.adapted["mean_iou"])
 
 

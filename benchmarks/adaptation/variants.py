@@ -12,7 +12,7 @@ BASELINES = {
     "naive self-training": [*ALONE, "selflabel.trust=alike", "selflabel.balance=0"],
     # The averaged network's labels of the moment, with the weights of pixels and classes that ours has.
     "mean teacher": [*ALONE, "selflabel.labels=online"],
-    "official": ["method=official"],
+    "official": ["method=official", "selection.average=false"],
 }
 
 PARTS = {

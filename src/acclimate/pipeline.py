@@ -31,6 +31,7 @@ from acclimate.journal import Journal
 from acclimate.mistakes import absent_labels
 from acclimate.networks import Segmenter, build
 from acclimate.networks.execution import require_compiler
+from acclimate.networks.mean import mean_network
 from acclimate.networks.weights import load_model, require_space
 from acclimate.pictures import overlay
 from acclimate.recipe import Recipe
@@ -68,9 +69,27 @@ def stages_of(recipe: Recipe) -> list[Stage]:
     for number in range(1, recipe.distill.rounds + 1):
         sections = (*domains, "augment.", "distill.", *_CHOICE)
         stages.append(Stage(f"distill-{number}", f"stage {number + 1}", stages[-1].name, sections))
+    if recipe.selection.average and len(line_of(stages, recipe)) > 1:
+        stages.append(Stage("average", "average", stages[-1].name, ()))
     if recipe.data.ceiling.path:
         stages.append(Stage("ceiling", "ceiling", None, (*_ALWAYS, "data.ceiling.", "ceiling.")))
     return stages
+
+
+def line_of(stages: list[Stage], recipe: Recipe) -> list[str]:
+    """The last of these stages and those before it, as far back as each student went on from the one before.
+
+    Their networks differ by training alone, so that the mean of their weights is a network too.
+    """
+    *before, last = (stage for stage in stages if stage.name not in ("average", "ceiling"))
+    return [*(line_of(before, recipe) if goes_on(last, recipe) else []), last.name]
+
+
+def goes_on(stage: Stage, recipe: Recipe) -> bool:
+    """Whether a stage is a round of distillation that trains the model before it further, instead of a fresh one."""
+    student = recipe.distill.student
+    chained = student == "chained" and stage.name != "distill-1"
+    return stage.name.startswith("distill-") and (student == "previous" or chained)
 
 
 def adapt(recipe: Recipe, out: Path, reuse: Path | None = None, journal: Journal | None = None) -> Run:
@@ -152,7 +171,7 @@ class Work:
     def rehearse(self, stages: list[Stage]) -> None:
         """See that these stages can be done; make the networks they begin with, so that no file is missed later."""
         names = {stage.name for stage in stages}
-        for section in sorted({name.partition("-")[0] for name in names} - {"start", "initialise"}):
+        for section in sorted({name.partition("-")[0] for name in names} - {"start", "initialise", "average"}):
             require_parts(section, getattr(self.recipe, section).batch, self.recipe.optimizer.accumulate)
         if names and self.recipe.network.compile:
             require_compiler(self.device)
@@ -169,13 +188,10 @@ class Work:
         with distributed.main_first():
             self.run.path(stage.name).mkdir(exist_ok=True)
             (self.run.path(stage.name) / SCORES).unlink(missing_ok=True)  # of a model that is made anew
-        if stage.name == "initialise":
-            self._initialise(stage)
-            self.run.finish(stage, minutes=(time.monotonic() - started) / 60)
-            return
-        if stage.name == "start":
-            self.chooser.write(self.run.model(stage.name), self._start_model())
-            self.run.finish(stage, minutes=(time.monotonic() - started) / 60, iterations=0)
+        if stage.name in ("initialise", "start", "average"):
+            self._make(stage)
+            model = {} if stage.name == "initialise" else {"iterations": 0}
+            self.run.finish(stage, minutes=(time.monotonic() - started) / 60, **model)
             return
         torch.manual_seed(step_seed(self.recipe.seed, stage.name, -1))
         task, batches, iterations = self._prepare(stage)
@@ -184,7 +200,7 @@ class Work:
 
         def after(step: int) -> None:
             if step in steps:
-                self._leave(self.run.candidate(stage.name, step), task.kept, stage)
+                self._leave(self.run.candidate(stage.name, step), task, stage)
 
         plan = Plan(stage.name, iterations, self.run.path(stage.name), after)
         seconds = fit(task, batches, plan, self.recipe, self.journal)
@@ -193,10 +209,21 @@ class Work:
         if steps:
             self.journal.say(f"{stage.title}: keeps iteration {self.chooser.best_of_stage(stage, steps)}")
         else:
-            self._leave(self.run.model(stage.name), task.kept, stage)
+            self._leave(self.run.model(stage.name), task, stage)
         self.run.finish(stage, minutes=(prepared + seconds) / 60, iterations=iterations)
         self.tidy(stage)
         self._picture(stage, iterations)
+
+    def _make(self, stage: Stage) -> None:
+        """Do a stage that learns nothing."""
+        match stage.name:
+            case "initialise":
+                self._initialise(stage)
+            case "start":
+                self.chooser.write(self.run.model(stage.name), self._start_model())
+            case _:
+                line = line_of(stages_of(self.recipe), self.recipe)
+                self.chooser.write(self.run.model(stage.name), mean_network([self._of(name) for name in line]))
 
     def _picture(self, stage: Stage, iterations: int) -> None:
         """A few target images for TensorBoard, each beside what the stage's model sees in it."""
@@ -209,11 +236,11 @@ class Work:
             pair_HWC = np.concatenate([image_HWC, seen_HWC], axis=1)
             self.journal.picture(stage.name, iterations, f"target {self.target.samples[index].name}", pair_HWC)
 
-    def _leave(self, path: Path, network: Segmenter, stage: Stage) -> None:
-        """Put a network that has learned into a file; if it is for the target, with the target's statistics."""
-        self.chooser.write(path, network)
-        # Stage 1 has kept those that it began with.
-        if stage.name not in ("source", "selflabel", "ceiling") and self._steady and distributed.is_main():
+    def _leave(self, path: Path, task: Task, stage: Stage) -> None:
+        """Put what a task keeps into a file; if it is for the target, with the target's statistics."""
+        self.chooser.write(path, task.kept)
+        has_them = task.steady or stage.name in ("source", "ceiling")
+        if self._targets_statistics and not has_them and distributed.is_main():
             self.chooser.write(path, self._measured(load_model(path)[0]))  # training goes on with its own
 
     def _measured(self, network: Segmenter) -> Segmenter:
@@ -221,14 +248,19 @@ class Work:
         return network
 
     @property
-    def _steady(self) -> bool:
+    def _targets_statistics(self) -> bool:
         return self.recipe.network.statistics == "target"
 
-    def _beginning(self) -> Segmenter:
-        """The model whose labels begin stage 1, and that goes on from there."""
-        origin = "start" if self.recipe.start else "warmup" if self.recipe.warmup.iterations else "source"
-        network = self._of(origin)
-        return self._measured(network) if self._steady and origin != "warmup" else network
+    @property
+    def _origin(self) -> str:
+        """The stage whose model's labels begin stage 1, and that goes on from there."""
+        return "start" if self.recipe.start else "warmup" if self.recipe.warmup.iterations else "source"
+
+    def _for_target(self, stage: str) -> Segmenter:
+        """The model of a finished stage as one that keeps its statistics begins with it: with the target's."""
+        network = self._of(stage)
+        never_measured = stage in ("start", "source")
+        return self._measured(network) if self._targets_statistics and never_measured else network
 
     def tidy(self, stage: Stage) -> None:
         """Delete what a finished stage needs no more."""
@@ -305,26 +337,28 @@ class Work:
 
     def _initialise(self, stage: Stage) -> None:
         """Pseudo labels, class distribution and prototypes of the target under the model so far."""
-        initial = self._label_target(stage, self._beginning(), self.recipe.selflabel.flip)
+        initial = self._label_target(stage, self._for_target(self._origin), self.recipe.selflabel.flip)
         if distributed.is_main():
             _write_prototypes(self.run.path(stage.name), initial.proto_KD)
 
     def _selflabel(self, stage: Stage) -> tuple[Task, Batches, int]:
         section, folder = self.recipe.selflabel, self.run.path("initialise")
         initial = Initial(self._distribution("initialise"), load_file(folder / PROTOTYPES)["prototypes"])
-        task = SelfLabelTask(self._beginning(), initial, self.recipe).to(self.device)
+        task = SelfLabelTask(self._for_target(self._origin), initial, self.recipe).to(self.device)
         views = self._target_views(stage, task, SoftLabels.open(folder / "soft", self._target_names()))
         views = dataclasses.replace(views, whole=section.teacher_view == "whole")
         return task, self._pairs(stage, section, views), section.iterations
 
     def _distill(self, stage: Stage) -> tuple[Task, Batches, int]:
         section, folder = self.recipe.distill, self.run.path(stage.name)
-        soft, teacher = folder / "soft", self._of(stage.parent)
+        assert stage.parent is not None
+        soft, teacher = folder / "soft", self._for_target(stage.parent)
         if not ((soft / MANIFEST).exists() and (folder / DISTRIBUTION).exists()):
             self._label_target(stage, teacher, section.flip)
-        student = self._of(stage.parent) if self._goes_on(stage) else self._student()
+        onward = goes_on(stage, self.recipe)
+        student = self._for_target(stage.parent) if onward else self._student()
         live = teacher.to(self.device) if section.teacher == "live" else None
-        task = DistillTask(student, self._distribution(stage.name), self.recipe, live).to(self.device)
+        task = DistillTask(student, self._distribution(stage.name), self.recipe, live, onward).to(self.device)
         views = self._target_views(stage, task, SoftLabels.open(soft, self._target_names()))
         return task, self._pairs(stage, section, views), section.iterations
 
@@ -343,11 +377,6 @@ class Work:
         """Share of each class, (K,), among the pseudo labels that a stage began with."""
         shares = read_json(self.run.path(stage) / DISTRIBUTION)
         return torch.tensor([shares[name] for name in self.space.classes], dtype=torch.float64)
-
-    def _goes_on(self, stage: Stage) -> bool:
-        """Whether a round of distillation trains the model before it further, instead of a fresh one."""
-        student = self.recipe.distill.student
-        return student == "previous" or (student == "chained" and stage.name != "distill-1")
 
     def _student(self) -> Segmenter:
         """A fresh student of a distillation."""

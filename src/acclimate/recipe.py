@@ -126,8 +126,9 @@ class Network:
     statistics of its own."""
     statistics: Literal["target", "trained"] = "target"
     """What BatchNorm normalises by in models for the target. ``target``: averages measured on target images as they
-    are, at the end of a stage; stage 1 starts from such a model and keeps them. ``trained``: averages of all that
-    went through the network in training, source and strong views included (paper)."""
+    are, at the end of a stage; stage 1 starts from such a model and keeps them, as does a student of distillation
+    that goes on from one. ``trained``: averages of all that went through the network in training, source and strong
+    views included (paper)."""
     loss_stride: int = 0
     """Maps of a coarser network are enlarged to this stride before the losses on target images. 0: they are not."""
     channels_last: bool = True
@@ -369,6 +370,9 @@ class Selection:
     alone or from target labels have none. 1: only the last."""
     images: int = 16
     """Target images that they are compared on, evenly spaced over the set."""
+    average: bool = False
+    """Give the run one more model to choose: the mean of the weights of stage 1 and of the rounds of distillation, as
+    far back as each went on from the one before (``distill.student``)."""
     keep: bool = False
     """Keep the weights of all candidates. Where there are labelled target images each is measured on these too, and
     the table shows what an oracle would have chosen."""

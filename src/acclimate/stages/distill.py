@@ -25,6 +25,7 @@ class DistillTask(Task):
     Args:
         distribution_K: share of each class among the teacher's labels.
         live_teacher: needed for that; in eval mode, and never changed.
+        goes_on: the student is the previous stage's model, and keeps the target's statistics if it has them.
     """
 
     def __init__(
@@ -33,9 +34,11 @@ class DistillTask(Task):
         distribution_K: Tensor,
         choices: recipe.Recipe,
         live_teacher: Segmenter | None = None,
+        goes_on: bool = False,
     ) -> None:
         self.stage = choices.distill
-        super().__init__(student, choices, self.stage)
+        steady = goes_on and choices.network.statistics == "target"
+        super().__init__(student, choices, self.stage, steady=steady)
         self.weight_K: Tensor
         weight_K = class_weights(distribution_K.float(), self.stage.balance)
         self.register_buffer("weight_K", weight_K, persistent=False)

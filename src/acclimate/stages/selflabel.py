@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from acclimate import recipe
 from acclimate.data.replay import whole_to_weak
@@ -60,23 +59,14 @@ class SelfLabelTask(Task):
     def __init__(self, student: Segmenter, initial: Initial, choices: recipe.Recipe) -> None:
         self.stage = choices.selflabel
         noisy = self.stage.teacher_mode == "train"
-        self.steady = choices.network.statistics == "target"
         student.feat_dropped = noisy
-        super().__init__(student, choices, self.stage, noisy)
+        super().__init__(student, choices, self.stage, noisy, steady=choices.network.statistics == "target")
         self.clusters = Clusters(initial, self.stage, student.channels)
         self.carrier = Carrier(choices.augment, self.grid)
         prototypes = self.clusters.prototypes
         rate = self.lr * self.stage.prototype_factor
         group = {"params": list(prototypes.parameters()), "lr": rate, "weight_decay": self.stage.prototype_decay}
         self.optimizers = [optimizer_for(self, [group])]
-
-    def train(self, mode: bool = True) -> Self:
-        """The target's statistics, which the student starts with, stay: the batch's would be half the source's."""
-        super().train(mode)
-        for module in self.student.modules():
-            if self.steady and isinstance(module, _BatchNorm):
-                module.eval()
-        return self
 
     def step(self, batch: tuple[SourceBatch, TargetBatch]) -> dict[str, Tensor]:
         source, target = batch

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from acclimate import distributed, recipe
 from acclimate.data.geometry import Grid, enlarge
@@ -28,13 +29,20 @@ class Task(nn.Module):
         choices: the whole recipe.
         stage: the recipe's section of the stage, for its learning rates.
         noisy_teacher: see `Average`.
+        steady: the student keeps BatchNorm's averages that it starts with and normalises by them: the target's,
+            where the batch's would be half the source's.
     """
 
     def __init__(
-        self, student: Segmenter, choices: recipe.Recipe, stage: recipe.Section, noisy_teacher: bool = False
+        self,
+        student: Segmenter,
+        choices: recipe.Recipe,
+        stage: recipe.Section,
+        noisy_teacher: bool = False,
+        steady: bool = False,
     ) -> None:
         super().__init__()
-        self.student = student
+        self.student, self.steady = student, steady
         section = choices.optimizer
         self.average = Average(student, section.ema, section.average == "ramped", noisy_teacher)
         arrange(student, choices.network)
@@ -43,6 +51,14 @@ class Task(nn.Module):
         self.lr = stage.lr or section.lr
         self.head_lr = self.lr * (stage.head_factor or section.head_factor)
         self.optimizers: list[torch.optim.Optimizer] = []
+
+    def train(self, mode: bool = True) -> Self:
+        """Learning, or not; a steady student's BatchNorm never does."""
+        super().train(mode)
+        for module in self.student.modules():
+            if self.steady and isinstance(module, _BatchNorm):
+                module.eval()
+        return self
 
     def step(self, batch: Any) -> dict[str, Tensor]:
         """Loss terms of a batch; ``loss`` is the one to descend, the others are for the log: scalars, or (K,)."""
