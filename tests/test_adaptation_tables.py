@@ -77,6 +77,8 @@ def test_the_choice_is_held_against_the_best_checkpoint_of_all_stages() -> None:
     one.of("distill-1")["candidates"] = {"20": 0.25}
     one.of("ceiling")["candidates"] = {"20": 0.6}
     assert lost(one) == pytest.approx(2)
+    one.stages.append({"name": "average", "mean_iou": 0.53})  # which has no checkpoints but itself
+    assert lost(one) == pytest.approx(3)
 
 
 def test_tables_name_every_variant_that_was_run() -> None:

@@ -70,7 +70,7 @@ def stages_of(recipe: Recipe) -> list[Stage]:
         sections = (*domains, "augment.", "distill.", *_CHOICE)
         stages.append(Stage(f"distill-{number}", f"stage {number + 1}", stages[-1].name, sections))
     if recipe.selection.average and len(line_of(stages, recipe)) > 1:
-        stages.append(Stage("average", "average", stages[-1].name, ()))
+        stages.append(Stage("average", "weights averaged", stages[-1].name, ()))
     if recipe.data.ceiling.path:
         stages.append(Stage("ceiling", "ceiling", None, (*_ALWAYS, "data.ceiling.", "ceiling.")))
     return stages

@@ -19,7 +19,7 @@ from acclimate.pictures import comparison
 from acclimate.progress import print_table
 from acclimate.run import MODEL, Run, Stage
 
-_ESTIMATED = "The run's model is that of {}; its IoU as estimated without labels, %"
+_ESTIMATED = "The run's model ({}): IoU as estimated without labels, %"
 PICTURED = 4
 """Images in the comparison, evenly spaced over the set: not chosen for how they came out."""
 
@@ -131,7 +131,7 @@ def gap_closed(rows: list[dict[str, Any]]) -> str | None:
     if gap <= 0:
         return f"The ceiling ({100 * score['ceiling']:.1f}) is not above source only: there is no gap to close."
     return (
-        f"{last['title']} closes {100 * gained / gap:.0f} % of the gap of {100 * gap:.1f} points between "
+        f"The run's model ({last['title']}) closes {100 * gained / gap:.0f} % of the gap of {100 * gap:.1f} points between "
         "source only and a model trained with target labels."
     )
 
