@@ -131,8 +131,8 @@ def gap_closed(rows: list[dict[str, Any]]) -> str | None:
     if gap <= 0:
         return f"The ceiling ({100 * score['ceiling']:.1f}) is not above source only: there is no gap to close."
     return (
-        f"The run's model ({last['title']}) closes {100 * gained / gap:.0f} % of the gap of {100 * gap:.1f} points between "
-        "source only and a model trained with target labels."
+        f"The run's model ({last['title']}) closes {100 * gained / gap:.0f} % of the gap of {100 * gap:.1f} points "
+        "between source only and a model trained with target labels."
     )
 
 
