@@ -387,6 +387,6 @@ def test_one_step_of_every_stage(whole: Path, tmp_path: Path, source: str, targe
     of = a_recipe(whole, source, classes, **roles, **aim, **small)
     run = adapt(of, tmp_path / "run")
     stages = [stage.name for stage in stages_of(of)]
-    assert stages == ["source", "warmup", "initialise", "selflabel", "distill-1", "ceiling"]
+    assert stages == ["source", "warmup", "initialise", "selflabel", "distill-1", "average", "ceiling"]
     assert [row["name"] for row in run.results] == [name for name in stages if name != "initialise"]
     assert all(row["images"] == 3 and 0 <= row["mean_iou"] <= 1 for row in run.results)

@@ -57,6 +57,7 @@ DEATHS = [
     Death("cut", "stages/distill-1/distribution.json"),
     Death("killed", "distill-1", 3),
     Death("renamed", "stages/distill-1/model.safetensors"),
+    Death("renamed", "stages/average/model.safetensors"),
     Death("terminated", "ceiling", 3),
     Death("renamed", "stages/ceiling/scores.json"),
     Death("cut", "model.safetensors"),

@@ -92,7 +92,7 @@ def test_classes_stand_in_the_order_of_their_pixels(tiny_runs: tuple[Path, Path]
 
 def test_every_layer_of_the_slider_is_there_and_pictures_have_words(page: Page) -> None:
     layers = [image for image in page.images if image.get("data-key")]
-    keys = ["source", "warmup", "selflabel", "distill-1", "distill-2", "ceiling", "truth"]
+    keys = ["source", "warmup", "selflabel", "distill-1", "distill-2", "average", "ceiling", "truth"]
     assert [image["data-key"] for image in layers] == keys * 2  # two labelled images
     assert all(image.get("alt") and str(image["src"]).startswith("data:image/") for image in page.images)
 
@@ -187,7 +187,7 @@ def test_a_damaged_run_is_one_message(
 
 
 def test_an_unfinished_run_is_reported_as_far_as_it_is(copied: Path) -> None:
-    for name in ("distill-1", "distill-2", "ceiling"):
+    for name in ("distill-1", "distill-2", "average", "ceiling"):
         shutil.rmtree(copied / "stages" / name)
     (copied / "selection.json").unlink()
     with (copied / "metrics.jsonl").open("a") as file:
@@ -211,7 +211,7 @@ def test_names_are_text_and_no_markup(copied: Path) -> None:
 
 
 def test_large_noisy_photos_make_a_page_below_5_mb(copied: Path, tmp_path: Path) -> None:
-    """480 x 360, six stages; noise is the worst that a photo can be, and small nets of random weights see noise."""
+    """480 x 360, seven models; noise is the worst that a photo can be, and small nets of random weights see noise."""
     rng = np.random.default_rng(0)
     for role, count in (("target", 6), ("val", 4)):
         for number in range(count):
@@ -228,7 +228,7 @@ def test_large_noisy_photos_make_a_page_below_5_mb(copied: Path, tmp_path: Path)
     (copied / "recipe.yaml").write_text(text)
     page = write_report([copied], device="cpu")
     assert 300_000 < page.stat().st_size < 5_000_000
-    assert len([image for image in Page(page).images if image.get("data-key")]) == 4 * 7
+    assert len([image for image in Page(page).images if image.get("data-key")]) == 4 * 8
 
 
 def test_a_page_that_cannot_be_drawn_does_not_lose_the_run(

@@ -89,7 +89,7 @@ def test_two_processes_make_the_run_of_one(data: Path, tmp_path: Path) -> None:
     assert len(losses[0]) == 9 and losses[0] == pytest.approx(losses[1], rel=0.01)
     assert losses[0][:5] == pytest.approx(losses[1][:5], rel=1e-4)
     rows = [json.loads((tmp_path / run / "results.json").read_text()) for run in ("one", "two")]
-    assert [row["images"] for row in rows[0]] == [row["images"] for row in rows[1]] == [3, 3, 3, 3]
+    assert [row["images"] for row in rows[0]] == [row["images"] for row in rows[1]] == [3, 3, 3, 3, 3]
     assert not list((tmp_path / "two").rglob("*.tmp"))
 
 
