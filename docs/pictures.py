@@ -37,6 +37,7 @@ from acclimate.pictures import DARK, colourise
 from acclimate.selflabel import (
     PrototypeMeans,
     label_shares,
+    reach,
     rectify,
     similarity,
     sinkhorn,
@@ -86,6 +87,11 @@ class Demo:
         rows, columns = ((torch.arange(n) * size + size // 2) // n for n, size in zip(hw, label_HW.shape, strict=True))
         return label_HW[rows[:, None], columns]
 
+    def shares(self) -> Tensor:
+        """The class distribution that stage 1 began with."""
+        shares = json.loads((self.run / "stages/initialise/distribution.json").read_text(encoding="utf-8"))
+        return torch.tensor([shares[name] for name in self.space.classes])
+
     def prototypes(self, network: Segmenter, few: range) -> Tensor:
         """Mean features of the classes as a network predicts them on some pictures: `PrototypeMeans`."""
         means = PrototypeMeans(len(self.space), network.channels)
@@ -133,8 +139,7 @@ def transport(demo: Demo) -> None:
     """Assignments of pixels to classes: nearest prototype, equal shares, the class distribution; and their shares."""
     network, classes = demo.network("warmup"), len(demo.space)
     few = range(0, len(demo.images), 10)
-    shares = json.loads((demo.run / "stages/initialise/distribution.json").read_text(encoding="utf-8"))
-    share_K = torch.tensor([shares[name] for name in demo.space.classes])
+    share_K = demo.shares()
     proto_KD = load_file(demo.run / "stages/initialise/prototypes.safetensors")["prototypes"]
     feats, labels, pseudo = [], [], []
     for index in few:
@@ -193,13 +198,14 @@ def _draw_shares(space: LabelSpace, plans: dict[str, Tensor], label_N: Tensor, s
 def rectification(demo: Demo, shown: tuple[int, ...] = (40, 100)) -> None:
     """Pseudo labels of the initialisation, the same corrected by stage 1, and which cells that changed."""
     network = demo.network("selflabel")
-    proto_KD = demo.prototypes(network, range(0, len(demo.images), 4))
+    proto_KD, reach_K = demo.prototypes(network, range(0, len(demo.images), 4)), reach(demo.shares())
 
     def maps(index: int) -> list[Tensor]:
         """Pseudo labels before and after, and the truth, in the network's cells."""
         _, feat_BDhw = demo.seen(network, index)
         soft_BKhw = torch.from_numpy(demo.soft.read(index)).float()[None]
-        before_hw, after_hw = soft_BKhw[0].argmax(0), rectify(soft_BKhw, feat_BDhw, proto_KD).label_Bhw[0]
+        before_hw, rectified = soft_BKhw[0].argmax(0), rectify(soft_BKhw, feat_BDhw, proto_KD, reach_K=reach_K)
+        after_hw = rectified.label_Bhw[0]
         return [before_hw, after_hw, demo.truth_cells(index, before_hw.shape)]
 
     def right(label_hw: Tensor, truth_hw: Tensor) -> float:

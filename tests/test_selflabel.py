@@ -18,6 +18,7 @@ from acclimate.selflabel import (
     follow,
     kl_divergence,
     label_shares,
+    reach,
     rectify,
     reverse_cross_entropy,
     self_labelling,
@@ -213,6 +214,23 @@ class TestRectify:
         assert found.label_Bhw.flatten()[0] == 1
         assert found.label_Bhw.flatten()[1] != 1
         assert bool((found.confidence_Bhw <= 1).all())
+
+    def test_the_pixels_of_a_rare_class_keep_their_labels(self) -> None:
+        """Prototypes say the third class of all cells; a cell of the rare second one is out of their reach."""
+        feat = torch.tensor([0.0, 0.0, 1.0]).reshape(1, 3, 1, 1).repeat(1, 1, 1, 2)
+        soft = torch.tensor([[0.6, 0.0, 0.4], [0.0, 0.6, 0.4]]).T.reshape(1, 3, 1, 2)
+        shares = torch.tensor([0.6, 0.0, 0.4])
+        assert rectify(soft, feat, torch.eye(3)).label_Bhw.flatten().tolist() == [2, 2]
+        assert rectify(soft, feat, torch.eye(3), reach_K=reach(shares)).label_Bhw.flatten().tolist() == [2, 1]
+
+    def test_reach_is_the_share_of_the_mean_share(self) -> None:
+        assert reach(torch.tensor([0.7, 0.2, 0.05, 0.05])).tolist() == pytest.approx([1, 0.8, 0.2, 0.2])
+
+    def test_classes_within_reach_are_corrected_as_in_the_paper(self) -> None:
+        soft, feat, proto = torch.rand(2, 3, 4, 5), torch.randn(2, 6, 4, 5), torch.randn(3, 6)
+        plain, reached = rectify(soft, feat, proto), rectify(soft, feat, proto, reach_K=torch.ones(3))
+        for ours, theirs in zip(reached, plain, strict=True):
+            assert torch.equal(ours, theirs)
 
     def test_nothing_known_is_no_nan(self) -> None:
         found = rectify(torch.zeros(1, 3, 2, 2), torch.zeros(1, 4, 2, 2), torch.zeros(3, 4))

@@ -174,6 +174,7 @@ def test_a_rare_class_weighs_more_on_source_and_target() -> None:
         {"alpha": 0.5},
         {"beta": 1.0},
         {"trust": "alike"},
+        {"rectify_by": "alike"},
         {"balance": 0.0},
         {"labels": "online"},
         {"distribution_momentum": 0.5},

@@ -19,6 +19,7 @@ PARTS = {
     "no self-labelling": ALONE,
     "no distribution alignment": ["selflabel.align=false"],
     "no rectification": ["selflabel.rectify=false"],
+    "all classes corrected alike": ["selflabel.rectify_by=alike"],
     "no consistency": ["selflabel.weight_consistency=0"],
     "no memory bank": ["selflabel.bank=0"],
     "no self-labelling loss": ["selflabel.weight_selflabel=0"],

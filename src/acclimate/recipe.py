@@ -241,6 +241,9 @@ class SelfLabel:
     moment, as a mean teacher's."""
     rectify: bool = True
     """Correct the pseudo labels by the prototypes' cluster probabilities (else they stay fixed)."""
+    rectify_by: Literal["share", "alike"] = "share"
+    """How far. ``share``: pixels whose soft label says a class with less than the mean share in proportion to its
+    share, since prototypes of rare classes drift; ``alike``: all of them fully (paper)."""
     align: bool = True
     """Assign under the class distribution of the pseudo labels (else under a uniform one)."""
     stratified: bool = True
@@ -435,6 +438,7 @@ OFFICIAL: dict[str, Any] = {
     "selflabel.trust": "alike",
     "selflabel.balance": 0.0,
     "selflabel.flip": False,
+    "selflabel.rectify_by": "alike",
     "selflabel.teacher_view": "whole",
     "selflabel.teacher_mode": "train",
     "selflabel.target_view": "weak",

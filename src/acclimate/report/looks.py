@@ -16,12 +16,13 @@ from torch import Tensor
 from acclimate.data.datasets import ImageSet, LabelledSet, default_ids, evenly_spaced, open_labelled
 from acclimate.data.forgiving import open_target
 from acclimate.errors import UserError
+from acclimate.files import read_json
 from acclimate.inference import cells, prepare, scores, stretch
 from acclimate.networks.weights import load_model
 from acclimate.report.embed import fitted
 from acclimate.report.record import Record
-from acclimate.run import PROTOTYPES
-from acclimate.selflabel import rectify
+from acclimate.run import DISTRIBUTION, PROTOTYPES
+from acclimate.selflabel import cluster_probabilities, corrected, reach
 
 SHOWN = 4
 """Images on the page, evenly spaced over the set: not chosen for how they came out."""
@@ -112,7 +113,8 @@ def see_all(models: Sequence[Path], photos: Sequence[Photo], device: torch.devic
 def corrections(record: Record, photos: Sequence[Photo], device: torch.device) -> list[Correction] | None:
     """What the clusters of stage 1 make of its pseudo labels; None if nothing tells, or none rectify.
 
-    The features are those of the model that the stage keeps, the prototypes those of its end.
+    The features are those of the model that the stage keeps, the prototypes those of its end, the class distribution
+    that of its beginning.
     """
     stages = [row["name"] for row in record.rows]
     path = record.run.path("selflabel") / PROTOTYPES
@@ -121,7 +123,8 @@ def corrections(record: Record, photos: Sequence[Photo], device: torch.device) -
     teacher = Eye(record.run.model(stages[stages.index("selflabel") - 1]), device)
     student = Eye(record.run.model("selflabel"), device)
     proto_KD = _prototypes(path, (student.network.num_classes, student.network.channels))
-    return [_correct(teacher, student, proto_KD.to(device), photo, record) for photo in photos]
+    reach_K = _reach(record)
+    return [_correct(teacher, student, proto_KD.to(device), reach_K, photo, record) for photo in photos]
 
 
 def least_sure(record: Record, device: torch.device) -> tuple[list[tuple[Photo, Seen, float]], int]:
@@ -147,13 +150,22 @@ def _prototypes(path: Path, shape: tuple[int, int]) -> Tensor:
     return proto_KD
 
 
-def _correct(teacher: Eye, student: Eye, proto_KD: Tensor, photo: Photo, record: Record) -> Correction:
+def _reach(record: Record) -> Tensor | None:
+    if record.run.recipe.selflabel.rectify_by == "alike":
+        return None
+    shares = read_json(record.run.path("initialise") / DISTRIBUTION)
+    return reach(torch.tensor([shares[name] for name in record.space.classes]))
+
+
+def _correct(
+    teacher: Eye, student: Eye, proto_KD: Tensor, reach_K: Tensor | None, photo: Photo, record: Record
+) -> Correction:
     choices = record.run.recipe.selflabel
     soft_Khw, feat_Dhw = student.cells(photo)
     if choices.labels == "stored":
         soft_Khw, _ = teacher.cells(photo, choices.flip)
-    found = rectify(soft_Khw[None], feat_Dhw[None], proto_KD, choices.temperature)
-    pair = (soft_Khw, soft_Khw * found.weight_BKhw[0])
+    weight_BKhw = cluster_probabilities(feat_Dhw[None], proto_KD, choices.temperature)
+    pair = (soft_Khw, corrected(soft_Khw[None], weight_BKhw, reach_K)[0])
     labels = (teacher.stretch(maps_Khw, photo).argmax(0).to(torch.uint8).cpu().numpy() for maps_Khw in pair)
     return Correction(*labels)
 

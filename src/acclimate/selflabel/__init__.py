@@ -9,7 +9,8 @@ assignments, corrected labels and losses come out.
         `Prototypes`        start: learned directions W, and their average W' that rectifies
         `MemoryBank`        the latest features, first in, first out
     In each step
-        `rectify`           soft pseudo labels corrected by the clusters of the teacher's features
+        `rectify`           soft pseudo labels corrected by the clusters of the teacher's features, as far as
+        `reach`             lets them, by the distribution
         `follow`            the distribution's moving average
         `stratified_sample` pixels in the classes' shares
         `similarity`        cosines of pixels, or of the bank, and prototypes
@@ -40,7 +41,7 @@ from acclimate.selflabel.prototypes import (
     similarity,
     similarity_map,
 )
-from acclimate.selflabel.rectify import Rectified, rectify
+from acclimate.selflabel.rectify import Rectified, corrected, reach, rectify
 from acclimate.selflabel.sampling import stratified_sample, uniform_sample
 from acclimate.selflabel.transport import sinkhorn
 
@@ -52,12 +53,14 @@ __all__ = [
     "class_weights",
     "cluster_probabilities",
     "contrast",
+    "corrected",
     "cross_entropy",
     "dot_similarity",
     "follow",
     "kl_divergence",
     "label_shares",
     "official_distillation",
+    "reach",
     "rectify",
     "reverse_cross_entropy",
     "self_labelling",

@@ -22,16 +22,46 @@ class Rectified(NamedTuple):
 
 
 @torch.no_grad()
-def rectify(soft_BKhw: Tensor, feat_BDhw: Tensor, proto_KD: Tensor, temperature: float = 0.08) -> Rectified:
+def rectify(
+    soft_BKhw: Tensor,
+    feat_BDhw: Tensor,
+    proto_KD: Tensor,
+    temperature: float = 0.08,
+    reach_K: Tensor | None = None,
+) -> Rectified:
     """Pseudo labels from p ∝ softmax(cos(feature, prototype) / temperature) * soft label (paper Eq. 4 and 5).
 
     Args:
         soft_BKhw: soft pseudo labels of the initialisation, not negative, in the frame of the features.
         feat_BDhw: teacher features.
         proto_KD: averaged prototypes.
+        reach_K: see `corrected`.
     """
     weight_BKhw = cluster_probabilities(feat_BDhw, proto_KD, temperature)
-    product_BKhw = weight_BKhw * soft_BKhw
+    product_BKhw = corrected(soft_BKhw, weight_BKhw, reach_K)
     confidence_Bhw, label_Bhw = product_BKhw.max(dim=1)
     total_Bhw = product_BKhw.sum(dim=1).clamp(min=torch.finfo(product_BKhw.dtype).tiny)
     return Rectified(label_Bhw, confidence_Bhw / total_Bhw, weight_BKhw)
+
+
+def corrected(soft_BKhw: Tensor, weight_BKhw: Tensor, reach_K: Tensor | None = None) -> Tensor:
+    """Soft labels times cluster probabilities, not normalised.
+
+    Args:
+        soft_BKhw: soft pseudo labels.
+        weight_BKhw: cluster probabilities of the same cells.
+        reach_K: how far the clusters may correct a cell, 0 (not at all) … 1 (as in the paper), by the class that its
+            soft label holds for most likely; None: 1 for all. It is the power of the cluster probabilities.
+    """
+    if reach_K is not None:
+        weight_BKhw = weight_BKhw ** reach_K.to(weight_BKhw)[soft_BKhw.argmax(dim=1)][:, None]
+    return weight_BKhw * soft_BKhw
+
+
+def reach(distribution_K: Tensor) -> Tensor:
+    """How far clusters correct the pixels of each pseudo label, (K,), 0 … 1: K times its share, at most 1.
+
+    A transport that knows of a class no more than its share fills it with what lies nearest, and the prototype
+    follows. Where the share is small that is soon something else (docs/lab-notes.md).
+    """
+    return (len(distribution_K) * distribution_K).clamp(max=1)
