@@ -55,7 +55,7 @@ def small_deeplab(monkeypatch: pytest.MonkeyPatch) -> None:
 def choices(network: str = "resnet", choice: dict[str, Any] | None = None) -> recipe.Recipe:
     choice = choice or {}
     return recipe.parse({
-        "selflabel": {"bank": 512, "pixels": 32},
+        "selflabel": {"bank": 512, "pixels": 32, "rectify_by": "alike"},
         "save_every": 2,
         "log_every": 1,
         **choice,
