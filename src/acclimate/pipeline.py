@@ -25,7 +25,7 @@ from acclimate.data.softlabels import MANIFEST, SoftLabels
 from acclimate.data.views import SourceViews, TargetViews, loader
 from acclimate.errors import UserError
 from acclimate.evaluation import evaluate
-from acclimate.files import atomic, expanded, read_json, write_json
+from acclimate.files import atomic, expanded, write_json
 from acclimate.inference import pick_device, predict_labels
 from acclimate.journal import Journal
 from acclimate.mistakes import absent_labels
@@ -375,7 +375,7 @@ class Work:
 
     def _distribution(self, stage: str) -> torch.Tensor:
         """Share of each class, (K,), among the pseudo labels that a stage began with."""
-        shares = read_json(self.run.path(stage) / DISTRIBUTION)
+        shares = self.run.shares(stage)
         return torch.tensor([shares[name] for name in self.space.classes], dtype=torch.float64)
 
     def _student(self) -> Segmenter:

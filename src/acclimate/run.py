@@ -129,6 +129,14 @@ class Run:
         path = self.path(stage) / SCORES
         return read_json(path) if path.exists() else None
 
+    def shares(self, stage: str) -> dict[str, float]:
+        """Share of each class among the pseudo labels that a stage began with.
+
+        Raises:
+            UserError: they are not on record, or damaged.
+        """
+        return read_json(self.path(stage) / DISTRIBUTION)
+
     def finish(self, stage: Stage, **record: Any) -> None:
         """Put a stage on record as finished; written last, so that it vouches for all the rest."""
         if not distributed.is_main():

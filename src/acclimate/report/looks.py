@@ -16,12 +16,11 @@ from torch import Tensor
 from acclimate.data.datasets import ImageSet, LabelledSet, default_ids, evenly_spaced, open_labelled
 from acclimate.data.forgiving import open_target
 from acclimate.errors import UserError
-from acclimate.files import read_json
 from acclimate.inference import cells, prepare, scores, stretch
 from acclimate.networks.weights import load_model
 from acclimate.report.embed import fitted
 from acclimate.report.record import Record
-from acclimate.run import DISTRIBUTION, PROTOTYPES
+from acclimate.run import PROTOTYPES
 from acclimate.selflabel import cluster_probabilities, corrected, reach
 
 SHOWN = 4
@@ -153,7 +152,7 @@ def _prototypes(path: Path, shape: tuple[int, int]) -> Tensor:
 def _reach(record: Record) -> Tensor | None:
     if record.run.recipe.selflabel.rectify_by == "alike":
         return None
-    shares = read_json(record.run.path("initialise") / DISTRIBUTION)
+    shares = record.run.shares("initialise")
     return reach(torch.tensor([shares[name] for name in record.space.classes]))
 
 

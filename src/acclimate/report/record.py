@@ -15,7 +15,7 @@ from acclimate.labels import LabelSpace
 from acclimate.networks.weights import load_model
 from acclimate.pipeline import stages_of
 from acclimate.results import row_of
-from acclimate.run import DISTRIBUTION, DONE, SCORES, SELECTION, Run
+from acclimate.run import DONE, SCORES, SELECTION, Run
 
 _REMEDY = "delete it and call adapt again to have it made anew"
 
@@ -73,11 +73,10 @@ class Record:
     def frequency(self) -> dict[str, float]:
         """Share of each class in the target, the most frequent first: of its labels, else of its pseudo labels."""
         found: dict[str, float] = dict.fromkeys(self.space.classes, 0.0)
-        path = self.run.path("initialise") / DISTRIBUTION
         if self.measured and self.adapted.get("pixels"):
             found |= self.adapted["pixels"]
-        elif path.exists():
-            found |= read_json(path)
+        elif self.run.done("initialise"):
+            found |= self.run.shares("initialise")
         total = sum(found.values()) or 1
         return {name: found[name] / total for name in sorted(found, key=lambda name: -found[name])}
 
