@@ -57,6 +57,12 @@ def test_a_variant_goes_the_way_of_ours_however_short_its_setting_is() -> None:
     assert "| official | 1 | 40.0 | -10.0 | 10.0 | 40.0 | 50.0 |" in text
 
 
+def test_rows_tell_the_commits_that_they_were_measured_at() -> None:
+    seeds = [replace(story(OURS, seed, 0.5), environment={"git": git}) for seed, git in enumerate("aab")]
+    assert "| 2.0 | a, b |" in markdown(seeds)
+    assert "| 2.0 | unknown |" in markdown([story(OURS, 0, 0.5)])
+
+
 def test_goals_are_means_over_the_seeds_that_both_variants_have() -> None:
     stories = [story(OURS, 0, 0.5, rare=0.4), story(OURS, 1, 0.4), story("official", 0, 0.45)]
     found = {row["name"]: row["measured"] for row in goals(stories)}

@@ -14,6 +14,7 @@ from acclimate.selflabel import (
     PrototypeMeans,
     Prototypes,
     class_weights,
+    corrected,
     cross_entropy,
     follow,
     kl_divergence,
@@ -28,6 +29,7 @@ from acclimate.selflabel import (
     symmetric_cross_entropy,
     uniform_sample,
 )
+from acclimate.selflabel.rectify import limits
 
 seeds = st.integers(0, 2**31)
 
@@ -231,6 +233,25 @@ class TestRectify:
         plain, reached = rectify(soft, feat, proto), rectify(soft, feat, proto, reach_K=torch.ones(3))
         for ours, theirs in zip(reached, plain, strict=True):
             assert torch.equal(ours, theirs)
+        both = rectify(soft, feat, proto, reach_K=torch.ones(3), into_K=torch.ones(3))
+        for ours, theirs in zip(both, plain, strict=True):
+            torch.testing.assert_close(ours, theirs)
+
+    def test_clusters_move_cells_as_little_into_a_rare_class_as_out_of_it(self) -> None:
+        """To the power of both classes' reach, whichever of them the soft label says."""
+        soft, weight = torch.tensor([0.6, 0.4]), torch.tensor([0.2, 0.8])
+        for order in ([0, 1], [1, 0]):
+            reach_K = torch.tensor([1.0, 0.1])[order]
+            maps = soft[None, order, None, None], weight[None, order, None, None]
+            found = corrected(*maps, *limits("both", reach_K / 2)).flatten()
+            odds = (found[0] / found[1]).item() if order == [0, 1] else (found[1] / found[0]).item()
+            assert odds == pytest.approx(0.6 / 0.4 * (0.2 / 0.8) ** 0.1)
+
+    def test_beyond_reach_soft_labels_stay_however_sure_the_clusters_are(self) -> None:
+        soft, weight = torch.tensor([0.5, 0.5, 0.0]), torch.tensor([0.0, 0.0, 1.0])
+        into_K = torch.tensor([1.0, 0.0, 0.0])
+        found = corrected(soft[None, :, None, None], weight[None, :, None, None], into_K=into_K)
+        assert found.flatten().tolist() == soft.tolist()
 
     def test_nothing_known_is_no_nan(self) -> None:
         found = rectify(torch.zeros(1, 3, 2, 2), torch.zeros(1, 4, 2, 2), torch.zeros(3, 4))

@@ -155,9 +155,9 @@ def variants_classes_table(stories: list[Story]) -> str:
 
 
 def variants_table(stories: list[Story], ways: Mapping[int, Story]) -> str:
-    """Each variant's adapted model, and the difference to ours over the seeds that both have."""
-    lines = ["| variant | seeds | mIoU, % | to ours | tail | others | gap closed, % | minutes | peak, GB |",
-             "|---|---:|---:|---:|---:|---:|---:|---:|---:|"]  # fmt: skip
+    """Each variant's adapted model, the difference to ours over the seeds that both have, and what code it was."""
+    lines = ["| variant | seeds | mIoU, % | to ours | tail | others | gap closed, % | minutes | peak, GB | commit |",
+             "|---|---:|---:|---:|---:|---:|---:|---:|---:|---|"]  # fmt: skip
     for variant in VARIANTS:
         if not (own := [story for story in stories if story.variant == variant]):
             continue
@@ -169,6 +169,7 @@ def variants_table(stories: list[Story], ways: Mapping[int, Story]) -> str:
             spread([mean_of(story.adapted, tail=False) for story in own]),
             spread(shares), f"{statistics.median(s.minutes for s in own):.1f}",
             f"{max(s.peak_mb for s in own) / 1024:.1f}",
+            ", ".join(dict.fromkeys(s.environment.get("git") or "unknown" for s in own)),
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
