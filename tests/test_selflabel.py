@@ -240,12 +240,12 @@ class TestRectify:
     def test_clusters_move_cells_as_little_into_a_rare_class_as_out_of_it(self) -> None:
         """To the power of both classes' reach, whichever of them the soft label says."""
         soft, weight = torch.tensor([0.6, 0.4]), torch.tensor([0.2, 0.8])
-        for order in ([0, 1], [1, 0]):
-            reach_K = torch.tensor([1.0, 0.1])[order]
-            maps = soft[None, order, None, None], weight[None, order, None, None]
+        for rare in (0, 1):
+            reach_K = torch.ones(2)
+            reach_K[rare] = 0.1
+            maps = soft[None, :, None, None], weight[None, :, None, None]
             found = corrected(*maps, *limits("both", reach_K / 2)).flatten()
-            odds = (found[0] / found[1]).item() if order == [0, 1] else (found[1] / found[0]).item()
-            assert odds == pytest.approx(0.6 / 0.4 * (0.2 / 0.8) ** 0.1)
+            assert (found[0] / found[1]).item() == pytest.approx(0.6 / 0.4 * (0.2 / 0.8) ** 0.1)
 
     def test_beyond_reach_soft_labels_stay_however_sure_the_clusters_are(self) -> None:
         soft, weight = torch.tensor([0.5, 0.5, 0.0]), torch.tensor([0.0, 0.0, 1.0])

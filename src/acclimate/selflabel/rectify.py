@@ -58,6 +58,8 @@ def corrected(
         into_K: how far they may move cells into each class, 0 … 1; None: 1 for all. It is the power, on top of
             that, of the odds between the class and the one that the soft label holds for most likely.
     """
+    if reach_K is None and into_K is None:
+        return weight_BKhw * soft_BKhw
     class_B1hw = soft_BKhw.argmax(dim=1, keepdim=True)
     if into_K is not None:
         log_BKhw = weight_BKhw.clamp(min=torch.finfo(weight_BKhw.dtype).tiny).log()
