@@ -175,7 +175,6 @@ def test_a_rare_class_weighs_more_on_source_and_target() -> None:
         {"beta": 1.0},
         {"trust": "alike"},
         {"rectify_by": "alike"},
-        {"rectify_by": "both"},
         {"balance": 0.0},
         {"labels": "online"},
         {"distribution_momentum": 0.5},

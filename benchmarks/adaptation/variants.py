@@ -20,7 +20,6 @@ PARTS = {
     "no distribution alignment": ["selflabel.align=false"],
     "no rectification": ["selflabel.rectify=false"],
     "all classes corrected alike": ["selflabel.rectify_by=alike"],
-    "rare classes bounded both ways": ["selflabel.rectify_by=both"],
     "no consistency": ["selflabel.weight_consistency=0"],
     "no memory bank": ["selflabel.bank=0"],
     "no self-labelling loss": ["selflabel.weight_selflabel=0"],

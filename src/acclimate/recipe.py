@@ -241,10 +241,9 @@ class SelfLabel:
     moment, as a mean teacher's."""
     rectify: bool = True
     """Correct the pseudo labels by the prototypes' cluster probabilities (else they stay fixed)."""
-    rectify_by: Literal["share", "both", "alike"] = "share"
-    """How far. ``share``: pixels whose soft label says a class with less than the mean share in proportion to its
-    share, since prototypes of rare classes drift; ``both``: and others towards such a class in proportion, too;
-    ``alike``: all of them fully (paper)."""
+    rectify_by: Literal["shares", "alike"] = "shares"
+    """How far. ``shares``: out of a class with less than the mean share, and into it, in proportion to its share, since
+    prototypes of rare classes drift; ``alike``: fully (paper)."""
     align: bool = True
     """Assign under the class distribution of the pseudo labels (else under a uniform one)."""
     stratified: bool = True

@@ -21,8 +21,7 @@ from acclimate.networks.weights import load_model
 from acclimate.report.embed import fitted
 from acclimate.report.record import Record
 from acclimate.run import PROTOTYPES
-from acclimate.selflabel import cluster_probabilities, corrected
-from acclimate.selflabel.rectify import limits
+from acclimate.selflabel import cluster_probabilities, corrected, reach
 
 SHOWN = 4
 """Images on the page, evenly spaced over the set: not chosen for how they came out."""
@@ -124,9 +123,10 @@ def corrections(record: Record, photos: Sequence[Photo], device: torch.device) -
     student = Eye(record.run.model("selflabel"), device)
     proto_KD = _prototypes(path, (student.network.num_classes, student.network.channels))
     shares = record.run.shares("initialise")
-    distribution_K = torch.tensor([shares[name] for name in record.space.classes])
-    bounds = limits(record.run.recipe.selflabel.rectify_by, distribution_K)
-    return [_correct(teacher, student, proto_KD.to(device), bounds, photo, record) for photo in photos]
+    reach_K = reach(torch.tensor([shares[name] for name in record.space.classes]))
+    if record.run.recipe.selflabel.rectify_by == "alike":
+        reach_K = None
+    return [_correct(teacher, student, proto_KD.to(device), reach_K, photo, record) for photo in photos]
 
 
 def least_sure(record: Record, device: torch.device) -> tuple[list[tuple[Photo, Seen, float]], int]:
@@ -153,19 +153,14 @@ def _prototypes(path: Path, shape: tuple[int, int]) -> Tensor:
 
 
 def _correct(
-    teacher: Eye,
-    student: Eye,
-    proto_KD: Tensor,
-    bounds: tuple[Tensor | None, Tensor | None],
-    photo: Photo,
-    record: Record,
+    teacher: Eye, student: Eye, proto_KD: Tensor, reach_K: Tensor | None, photo: Photo, record: Record
 ) -> Correction:
     choices = record.run.recipe.selflabel
     soft_Khw, feat_Dhw = student.cells(photo)
     if choices.labels == "stored":
         soft_Khw, _ = teacher.cells(photo, choices.flip)
     weight_BKhw = cluster_probabilities(feat_Dhw[None], proto_KD, choices.temperature)
-    pair = (soft_Khw, corrected(soft_Khw[None], weight_BKhw, *bounds)[0])
+    pair = (soft_Khw, corrected(soft_Khw[None], weight_BKhw, reach_K)[0])
     labels = (teacher.stretch(maps_Khw, photo).argmax(0).to(torch.uint8).cpu().numpy() for maps_Khw in pair)
     return Correction(*labels)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,7 +28,6 @@ def rectify(
     proto_KD: Tensor,
     temperature: float = 0.08,
     reach_K: Tensor | None = None,
-    into_K: Tensor | None = None,
 ) -> Rectified:
     """Pseudo labels from p ∝ softmax(cos(feature, prototype) / temperature) * soft label (paper Eq. 4 and 5).
 
@@ -36,38 +35,32 @@ def rectify(
         soft_BKhw: soft pseudo labels of the initialisation, not negative, in the frame of the features.
         feat_BDhw: teacher features.
         proto_KD: averaged prototypes.
-        reach_K, into_K: see `corrected`.
+        reach_K: see `corrected`.
     """
     weight_BKhw = cluster_probabilities(feat_BDhw, proto_KD, temperature)
-    product_BKhw = corrected(soft_BKhw, weight_BKhw, reach_K, into_K)
+    product_BKhw = corrected(soft_BKhw, weight_BKhw, reach_K)
     confidence_Bhw, label_Bhw = product_BKhw.max(dim=1)
     total_Bhw = product_BKhw.sum(dim=1).clamp(min=torch.finfo(product_BKhw.dtype).tiny)
     return Rectified(label_Bhw, confidence_Bhw / total_Bhw, weight_BKhw)
 
 
-def corrected(
-    soft_BKhw: Tensor, weight_BKhw: Tensor, reach_K: Tensor | None = None, into_K: Tensor | None = None
-) -> Tensor:
+def corrected(soft_BKhw: Tensor, weight_BKhw: Tensor, reach_K: Tensor | None = None) -> Tensor:
     """Soft labels times cluster probabilities, not normalised.
 
     Args:
         soft_BKhw: soft pseudo labels.
         weight_BKhw: cluster probabilities of the same cells.
-        reach_K: how far the clusters may correct a cell, 0 (not at all) … 1 (as in the paper), by the class that its
-            soft label holds for most likely; None: 1 for all. It is the power of the cluster probabilities.
-        into_K: how far they may move cells into each class, 0 … 1; None: 1 for all. It is the power, on top of
-            that, of the odds between the class and the one that the soft label holds for most likely.
+        reach_K: how far the clusters may move cells out of each class and into it, 0 (not at all) … 1 (as in the
+            paper); None: 1 for all. Between the class c that the soft label holds for most likely and another one k
+            the odds of the cluster probabilities count to the power reach_c reach_k.
     """
-    if reach_K is None and into_K is None:
+    if reach_K is None:
         return weight_BKhw * soft_BKhw
+    reach_K = reach_K.to(weight_BKhw)
     class_B1hw = soft_BKhw.argmax(dim=1, keepdim=True)
-    if into_K is not None:
-        log_BKhw = weight_BKhw.clamp(min=torch.finfo(weight_BKhw.dtype).tiny).log()
-        odds_BKhw = log_BKhw - log_BKhw.gather(1, class_B1hw)
-        weight_BKhw = (into_K.to(weight_BKhw)[:, None, None] * odds_BKhw).exp()
-    if reach_K is not None:
-        weight_BKhw = weight_BKhw ** reach_K.to(weight_BKhw)[class_B1hw]
-    return weight_BKhw * soft_BKhw
+    log_BKhw = weight_BKhw.clamp(min=torch.finfo(weight_BKhw.dtype).tiny).log()
+    odds_BKhw = log_BKhw - log_BKhw.gather(1, class_B1hw)
+    return (reach_K[class_B1hw] * reach_K[:, None, None] * odds_BKhw).exp() * soft_BKhw
 
 
 def reach(distribution_K: Tensor) -> Tensor:
@@ -77,9 +70,3 @@ def reach(distribution_K: Tensor) -> Tensor:
     follows. Where the share is small that is soon something else (docs/lab-notes.md).
     """
     return (len(distribution_K) * distribution_K).clamp(max=1)
-
-
-def limits(by: Literal["share", "both", "alike"], distribution_K: Tensor) -> tuple[Tensor | None, Tensor | None]:
-    """`reach_K` and `into_K` of `corrected`: by the classes' shares, those out of them alone or both; or none."""
-    reach_K = None if by == "alike" else reach(distribution_K)
-    return reach_K, reach_K if by == "both" else None

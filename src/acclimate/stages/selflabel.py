@@ -17,13 +17,13 @@ from acclimate.selflabel import (
     cluster_probabilities,
     cross_entropy,
     kl_divergence,
+    reach,
     rectify,
     similarity_map,
     symmetric_cross_entropy,
     uniform_regulariser,
 )
 from acclimate.selflabel.precision import wide
-from acclimate.selflabel.rectify import limits
 from acclimate.stages.carry import Carrier
 from acclimate.stages.clusters import Clusters
 from acclimate.stages.cutmix import Patches, draw_patches
@@ -113,8 +113,8 @@ class SelfLabelTask(Task):
         soft_BKhw = taught.weak.logits_BKhw.softmax(dim=1) if online else target.soft_BKhw
         if self.stage.rectify:
             average_KD = self.clusters.prototypes.average_KD
-            reach_K, into_K = limits(self.stage.rectify_by, self.clusters.distribution_K)
-            found = rectify(soft_BKhw, taught.weak.feat_BDhw, average_KD, self.stage.temperature, reach_K, into_K)
+            reach_K = reach(self.clusters.distribution_K) if self.stage.rectify_by == "shares" else None
+            found = rectify(soft_BKhw, taught.weak.feat_BDhw, average_KD, self.stage.temperature, reach_K)
         else:
             confidence_Bhw, label_Bhw = soft_BKhw.max(dim=1)
             found = Rectified(label_Bhw, confidence_Bhw, soft_BKhw)
