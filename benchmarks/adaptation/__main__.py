@@ -26,7 +26,7 @@ from acclimate import recipe as recipes
 from acclimate.files import atomic, read_json, write_json
 from acclimate.run import Run
 from benchmarks.adaptation import table
-from benchmarks.adaptation.settings import KEEP, SETTINGS, STAGE_1, Folders, Setting
+from benchmarks.adaptation.settings import KEEP, SETTINGS, Folders, Setting
 from benchmarks.adaptation.variants import GROUPS, OURS, VARIANTS
 from benchmarks.selection import rank
 
@@ -71,7 +71,7 @@ def unfolded(names: Iterable[str], setting: Setting) -> list[str]:
 
 def changes(variant: str, setting: Setting) -> bool:
     """Whether a run of the setting gets to what the variant changes: one to stage 1 has no distillation."""
-    return setting.budget != STAGE_1 or not all(choice.startswith("distill.") for choice in VARIANTS[variant])
+    return "distill.rounds=0" not in setting.budget or not all(choice.startswith("distill.") for choice in VARIANTS[variant])
 
 
 def one(out: Path, setting: str, variant: str, seed: int, folders: Folders) -> None:
