@@ -71,7 +71,8 @@ def unfolded(names: Iterable[str], setting: Setting) -> list[str]:
 
 def changes(variant: str, setting: Setting) -> bool:
     """Whether a run of the setting gets to what the variant changes: one to stage 1 has no distillation."""
-    return "distill.rounds=0" not in setting.budget or not all(choice.startswith("distill.") for choice in VARIANTS[variant])
+    distils = "distill.rounds=0" not in setting.budget
+    return distils or not all(choice.startswith("distill.") for choice in VARIANTS[variant])
 
 
 def one(out: Path, setting: str, variant: str, seed: int, folders: Folders) -> None:
