@@ -57,6 +57,11 @@ def test_a_variant_goes_the_way_of_ours_however_short_its_setting_is() -> None:
     assert "| official | 1 | 40.0 | -10.0 | 10.0 | 40.0 | 50.0 |" in text
 
 
+def test_a_setting_whose_ours_is_to_be_measured_again_shows_the_others() -> None:
+    text = markdown([story("official", 0, adapted=0.4)])
+    assert "| official | 1 | 40.0 |" in text and "| ours |" not in text
+
+
 def test_rows_tell_the_commits_that_they_were_measured_at() -> None:
     seeds = [replace(story(OURS, seed, 0.5), environment={"git": git}) for seed, git in enumerate("aab")]
     assert "| 2.0 | a, b |" in markdown(seeds)

@@ -103,7 +103,9 @@ def markdown(stories: Iterable[Story], before: str = "") -> str:
 
 def section(setting: str, stories: list[Story], ways: Mapping[int, Story]) -> str:
     """All tables of a setting."""
-    parts = [f"## {setting}: {SETTINGS[setting].about}", stages_table(stories), classes_table(stages_of_ours(stories))]
+    parts = [f"## {setting}: {SETTINGS[setting].about}"]
+    if stages := stages_of_ours(stories):  # not on record when what it computes has changed
+        parts += [stages_table(stories), classes_table(stages)]
     parts += [variants_table(stories, ways)]
     parts += [variants_classes_table(stories)] if len({story.variant for story in stories}) > 1 else []
     parts += [ranking_table(ranked)] if (ranked := [story for story in stories if story.ranking]) else []
