@@ -105,7 +105,7 @@ def section(setting: str, stories: list[Story], ways: Mapping[int, Story]) -> st
     """All tables of a setting."""
     parts = [f"## {setting}: {SETTINGS[setting].about}"]
     if stages := stages_of_ours(stories):  # not on record when what it computes has changed
-        parts += [stages_table(stories), classes_table(stages)]
+        parts += [stages_table(stages), classes_table(stages)]
     parts += [variants_table(stories, ways)]
     parts += [variants_classes_table(stories)] if len({story.variant for story in stories}) > 1 else []
     parts += [ranking_table(ranked)] if (ranked := [story for story in stories if story.ranking]) else []
@@ -118,10 +118,10 @@ def stages_of_ours(stories: list[Story]) -> dict[str, list[dict[str, Any]]]:
     return {title: [row for row in rows if row["title"] == title] for title in dict.fromkeys(r["title"] for r in rows)}
 
 
-def stages_table(stories: list[Story]) -> str:
+def stages_table(stages: Mapping[str, Sequence[dict[str, Any]]]) -> str:
     """Of `ours`: each stage's mIoU, mean of the tail, mean of the others; minutes are a median, as some runs pause."""
     lines = ["| ours | mIoU, % | tail | others | minutes |", "|---|---:|---:|---:|---:|"]
-    for title, rows in stages_of_ours(stories).items():
+    for title, rows in stages.items():
         values = [
             [100 * row["mean_iou"] for row in rows],
             *([mean_of(row, tail) for row in rows] for tail in (True, False)),

@@ -122,10 +122,7 @@ def corrections(record: Record, photos: Sequence[Photo], device: torch.device) -
     teacher = Eye(record.run.model(stages[stages.index("selflabel") - 1]), device)
     student = Eye(record.run.model("selflabel"), device)
     proto_KD = _prototypes(path, (student.network.num_classes, student.network.channels))
-    shares = record.run.shares("initialise")
-    reach_K = reach(torch.tensor([shares[name] for name in record.space.classes]))
-    if record.run.recipe.selflabel.rectify_by == "alike":
-        reach_K = None
+    reach_K = _reach(record)
     return [_correct(teacher, student, proto_KD.to(device), reach_K, photo, record) for photo in photos]
 
 
@@ -150,6 +147,13 @@ def _prototypes(path: Path, shape: tuple[int, int]) -> Tensor:
     if proto_KD.shape != shape:
         raise UserError(f"{path}: damaged; delete the folder {path.parent} and call adapt again to have it made anew")
     return proto_KD
+
+
+def _reach(record: Record) -> Tensor | None:
+    if record.run.recipe.selflabel.rectify_by == "alike":
+        return None
+    shares = record.run.shares("initialise")
+    return reach(torch.tensor([shares[name] for name in record.space.classes]))
 
 
 def _correct(
