@@ -217,7 +217,7 @@ def test_on_a_gpu_torch_itself_finds_no_other_waits(kind: str) -> None:
         torch.cuda.set_sync_debug_mode("warn")
         descend(task, batch)
         torch.cuda.set_sync_debug_mode("default")
-    waits = [str(warning.message) for warning in caught if "synchroniz" in str(warning.message)]
+    waits = [str(warning.message) for warning in caught if "called a synchronizing" in str(warning.message)]
     assert len(waits) == READS_OF_A_STEP.get(kind, 0), waits
 
 

@@ -42,6 +42,15 @@ def test_extras_say_what_they_lack(monkeypatch: pytest.MonkeyPatch) -> None:
     assert doctor.extras() == {"one": ["gone"], "two": []}
 
 
+def test_a_checkout_that_is_not_installed_lists_no_extras(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor.metadata, "distribution", raise_not_found)
+    assert doctor.extras() == {}
+
+
+def raise_not_found(name: str) -> None:
+    raise doctor.metadata.PackageNotFoundError(name)
+
+
 def test_a_machine_without_a_gpu_is_told_what_was_made_for_it() -> None:
     found = doctor.suitable([CPU])
     assert {name for name, said in found.items() if said["suits"]} >= {"demo", "laptop"}

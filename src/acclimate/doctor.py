@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from acclimate import __version__
 from acclimate import recipe as recipes
 from acclimate.cli.recipes import header
 
@@ -29,7 +30,7 @@ def examine(out: Path) -> dict[str, Any]:
         out: a run folder that exists or will.
     """
     machine: dict[str, Any] = {
-        "acclimate": _version("acclimate"),
+        "acclimate": __version__,
         "python": platform.python_version(),
         "system": platform.platform(),
         "torch": torch.__version__,
@@ -61,9 +62,16 @@ def devices() -> list[dict[str, Any]]:
 
 
 def extras() -> dict[str, list[str]]:
-    """Optional extras of the package, each with what it still lacks; those of developers are left out."""
+    """Optional extras of the package, each with what it still lacks; those of developers are left out.
+
+    None of a package that is not installed but found on the path, as in a checkout: only an installation lists them.
+    """
+    try:
+        requirements = metadata.requires("acclimate") or []
+    except metadata.PackageNotFoundError:
+        return {}
     missing: dict[str, list[str]] = {}
-    for line in metadata.requires("acclimate") or []:
+    for line in requirements:
         wanted = re.match(r"([\w.-]+).*extra == ['\"](\w+)['\"]", line)
         if wanted and wanted[2] not in ("dev", "docs"):
             missing.setdefault(wanted[2], [])
