@@ -1,7 +1,7 @@
 """Adapt by named variants over seeds, run by run; called again it goes on, so that a table can grow over days.
 
     python -m benchmarks.adaptation --setting demo --variants ours official --seeds 0 1 2
-    python -m benchmarks.adaptation --setting camvid-stage-1 --variants parts --renders DIR --photos DIR
+    python -m benchmarks.adaptation --setting camvid --variants baselines --renders DIR --photos DIR
     python -m benchmarks.adaptation                  # only the table of what is there
 
 Runs go to OUT/SETTING/VARIANT/seed-N (default OUT: runs/adaptation). The first variant of a seed is always `ours`:
@@ -71,8 +71,8 @@ def unfolded(names: Iterable[str], setting: Setting) -> list[str]:
 
 def changes(variant: str, setting: Setting) -> bool:
     """Whether a run of the setting gets to what the variant changes: one to stage 1 has no distillation."""
-    distils = "distill.rounds=0" not in setting.budget
-    return distils or not all(choice.startswith("distill.") for choice in VARIANTS[variant])
+    distils = recipes.load(setting.recipe, setting.budget).distill.rounds
+    return bool(distils) or not all(choice.startswith("distill.") for choice in VARIANTS[variant])
 
 
 def one(out: Path, setting: str, variant: str, seed: int, folders: Folders) -> None:
