@@ -71,8 +71,8 @@ def unfolded(names: Iterable[str], setting: Setting) -> list[str]:
 
 def changes(variant: str, setting: Setting) -> bool:
     """Whether a run of the setting gets to what the variant changes: one to stage 1 has no distillation."""
-    distils = recipes.load(setting.recipe, setting.budget).distill.rounds
-    return bool(distils) or not all(choice.startswith("distill.") for choice in VARIANTS[variant])
+    of_distillation = all(choice.startswith("distill.") for choice in VARIANTS[variant])
+    return not of_distillation or recipes.load(setting.recipe, setting.budget).distill.rounds > 0
 
 
 def one(out: Path, setting: str, variant: str, seed: int, folders: Folders) -> None:
