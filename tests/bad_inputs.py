@@ -402,7 +402,7 @@ CASES: tuple[Case, ...] = (
     override("number beyond all bounds", "selflabel.iterations=" + "9" * 5000, "selflabel.iterations"),
     override("more memory than any machine has", "selflabel.bank=99999999999", "selflabel.bank", "at most"),
     override("zero iterations", "source.iterations=0", "source.iterations"),
-    override("contradiction", "distill.iterations=0", "distill.rounds"),
+    override("contradiction", "distill={{rounds: 1, iterations: 0}}", "distill.rounds"),
     override("nothing left to learn", "selflabel={{weight_source: 0, weight_target: 0, weight_consistency: 0}}",
              "nothing would be learned"),
     override("crop below the least size", "data.crop=[8, 8]", "data.crop", "32"),

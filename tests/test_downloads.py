@@ -381,6 +381,7 @@ def test_one_step_of_every_stage(whole: Path, tmp_path: Path, source: str, targe
     small = {
         "data__crop": "[32, 48]", "data__workers": 0, "network__backbone": "test_resnet.r160_in1k",
         "network__weights": "none", "network__channels": 16, "selflabel__bank": 256, "distill__rounds": 1,
+        "distill__student": "previous", "selection__average": "true",
         **{f"{stage}__iterations": 1 for stage in ("source", "warmup", "selflabel", "distill", "ceiling")},
     }  # fmt: skip
     aim = {"data__target__path": whole / target, "data__target__layout": target}

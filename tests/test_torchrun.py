@@ -23,7 +23,8 @@ TINY = [
     "data.classes=streets", "data.width=64", "data.crop=[32, 48]", "data.workers=0", "device=cpu",
     "network.backbone=test_resnet.r160_in1k", "network.weights=none", "network.channels=16", "network.dropout=0",
     "optimizer.name=sgd", "optimizer.lr=1e-3", "optimizer.ramp=0", "log_every=2", "save_every=10",
-    "source.iterations=4", "warmup.iterations=4", "distill.iterations=4", "distill.rounds=1",
+    "source.iterations=4", "warmup.iterations=4", "distill.iterations=4",
+    "distill.rounds=1", "distill.student=previous", "distill.balance=0.5", "selection.average=true",
     "source.lr=0", "distill.lr=0", "selflabel.bank=100", "selflabel.pixels=16",
     *(f"{stage}.batch=2" for stage in ("source", "warmup", "selflabel", "distill")),
 ]  # fmt: skip
