@@ -225,6 +225,8 @@ def goals(stories: Iterable[Story], before: Sequence[dict[str, Any]] = ()) -> li
         goal("share of the gap closed, %", 50, [g for s in ours if (g := gap_closed(s, s)) is not None], setting, OURS)
         goal("tail's gain over warm-up less the others', points", 0,
              [tail_gain(s) for s in ours if s.of("warmup")], setting, OURS)  # fmt: skip
+        goal("share of the way from warm-up to ceiling that the tail has gone, less the others', points", 0,
+             [tail_way(s) for s in ours if s.of("warmup") and s.of("ceiling")], setting, OURS)  # fmt: skip
         goal("points that the choice without labels loses", 0.5,
              [points for s in ours if (points := lost(s)) is not None], setting, OURS, "lower")  # fmt: skip
         goal("rank correlation of its score with mIoU, all checkpoints", 0.7,
@@ -235,14 +237,26 @@ def goals(stories: Iterable[Story], before: Sequence[dict[str, Any]] = ()) -> li
             ("mean teacher", 2),
             ("no self-labelling", 1.5),
         ):
-            gained = paired(here, OURS, variant, adapted_miou)
-            goal(f"ours over {variant}, points of mIoU", aim, gained, setting, f'"{variant}"')
+            over = paired(here, OURS, variant, adapted_miou)
+            goal(f"ours over {variant}, points of mIoU", aim, over, setting, f'"{variant}"')
     return rows
 
 
 def tail_gain(story: Story) -> float:
     """Points that the tail gained over the warm-up, less what the others gained."""
+    return gained(story, story.adapted, tail=True) - gained(story, story.adapted, tail=False)
+
+
+def tail_way(story: Story) -> float:
+    """The same in percent of what target labels add to each: the tail of small things gains little even by these."""
+    ceiling = story.of("ceiling")
+    assert ceiling is not None
+    tail, others = (100 * gained(story, story.adapted, of) / gained(story, ceiling, of) for of in (True, False))
+    return tail - others
+
+
+def gained(story: Story, row: dict[str, Any], tail: bool) -> float:
+    """Points over the warm-up, in the mean of the tail or of the others."""
     warmup = story.of("warmup")
     assert warmup is not None
-    tail, others = (mean_of(story.adapted, tail) - mean_of(warmup, tail) for tail in (True, False))
-    return tail - others
+    return mean_of(row, tail) - mean_of(warmup, tail)
