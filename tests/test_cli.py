@@ -198,8 +198,7 @@ def test_recipes_as_json(call):
     assert listed["demo"]["command"] == "acclimate demo --out runs/demo"
     _, out, err = call("recipes", "laptop", "--json")
     shown = json.loads(out)
-    assert shown["recipe"]["selflabel"]["iterations"] == recipe.load("laptop").selflabel.iterations
-    assert shown["hardware"] == "2 CPU cores"
+    assert shown["recipe"]["selflabel"]["iterations"] == 1000 and shown["hardware"] == "2 CPU cores"
     assert err == recipe.read("laptop")[0]
     assert "\\" not in listed["gta5-cityscapes-official"]["command"]
 
