@@ -14,6 +14,7 @@ from acclimate.selflabel import (
     PrototypeMeans,
     Prototypes,
     class_weights,
+    contrast,
     corrected,
     cross_entropy,
     follow,
@@ -290,6 +291,32 @@ class TestLosses:
         label = torch.randint(0, 4, (1, 3, 3), generator=random(3))
         certain = torch.nn.functional.one_hot(label, 4).movedim(-1, 1).float()
         torch.testing.assert_close(kl_divergence(certain, logits), cross_entropy(logits, label))
+
+
+class TestContrast:
+    @settings(max_examples=40, deadline=None)
+    @given(seeds, st.integers(1, 12), st.integers(0, 20), st.integers(1, 5), st.floats(0.05, 1))
+    def test_is_the_formula_and_its_gradient(
+        self, seed: int, pixels: int, bank: int, classes: int, temperature: float
+    ) -> None:
+        generator = random(seed)
+        feat_ND = torch.randn(pixels, 4, generator=generator, dtype=torch.float64, requires_grad=True)
+        bank_MD = torch.randn(bank, 4, generator=generator, dtype=torch.float64)
+        label_N, bank_label_M = (torch.randint(classes, (n,), generator=generator) for n in (pixels, bank))
+        exp_NM = (similarity(feat_ND, bank_MD) / temperature).exp()
+        same_NM = label_N[:, None] == bank_label_M
+        others_N1 = exp_NM.where(~same_NM, 0).sum(dim=1, keepdim=True)
+        log_prob_NM = (exp_NM / (exp_NM + others_N1)).log().where(same_NM, 0)
+        wanted = -(log_prob_NM.sum(dim=1) / same_NM.sum(dim=1).clamp(min=1)).mean()
+        found = contrast(feat_ND, label_N, bank_MD, bank_label_M, temperature)
+        torch.testing.assert_close(found, wanted)
+        torch.testing.assert_close(*(torch.autograd.grad(loss, feat_ND)[0] for loss in (found, wanted)))
+
+    def test_pixels_go_to_their_class_and_from_others(self) -> None:
+        feat_ND = torch.tensor([[1.0, 1.0]], requires_grad=True)
+        contrast(feat_ND, torch.tensor([0]), torch.eye(2), torch.tensor([0, 1])).backward()
+        assert feat_ND.grad is not None
+        assert feat_ND.grad[0, 0] < 0 < feat_ND.grad[0, 1]
 
 
 def test_class_weights_balance_in_the_mean() -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from copy import deepcopy
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -356,7 +357,7 @@ class Work:
         if not ((soft / MANIFEST).exists() and (folder / DISTRIBUTION).exists()):
             self._label_target(stage, teacher, section.flip)
         onward = goes_on(stage, self.recipe)
-        student = self._for_target(stage.parent) if onward else self._student()
+        student = deepcopy(teacher) if onward else self._student()
         live = teacher.to(self.device) if section.teacher == "live" else None
         task = DistillTask(student, self._distribution(stage.name), self.recipe, live, onward).to(self.device)
         views = self._target_views(stage, task, SoftLabels.open(soft, self._target_names()))

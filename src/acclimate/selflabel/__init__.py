@@ -22,9 +22,9 @@ docs/plugin.md puts them into a plain training loop; examples/plugin.py is that 
 """
 
 from acclimate.selflabel.bank import MemoryBank
+from acclimate.selflabel.contrast import contrast
 from acclimate.selflabel.distribution import class_weights, follow, label_shares
 from acclimate.selflabel.losses import (
-    contrast,
     cross_entropy,
     kl_divergence,
     official_distillation,

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from acclimate import distributed
 from acclimate.selflabel.precision import wide
-from acclimate.selflabel.prototypes import dot_similarity, similarity
-
-BANK_PART = 2048
-"""Features of a memory bank that pixels are compared with at once."""
+from acclimate.selflabel.prototypes import similarity
 
 
 def masked_mean(value: Tensor, valid: Tensor | None = None, weight: Tensor | None = None) -> Tensor:
@@ -77,43 +72,6 @@ def self_labelling(feat_ND: Tensor, proto_KD: Tensor, assign_NK: Tensor, tempera
     """
     log_prob_NK = (similarity(feat_ND.detach(), proto_KD) / temperature).log_softmax(dim=1)
     return -(assign_NK * log_prob_NK).sum() / max(len(feat_ND), 1)
-
-
-def contrast(
-    feat_ND: Tensor, label_N: Tensor, bank_MD: Tensor, bank_label_M: Tensor, temperature: float = 0.08
-) -> Tensor:
-    """Contrastive loss of pixels and a memory bank: close to the features of one's class, far from all others.
-
-    For each pixel the mean, over the features of its label, of -log(e / (e + n)) with e = exp(cos / temperature)
-    and n the sum of the same over the features of other labels (supervised contrast, Khosla et al. 2020, as the
-    official implementation has it). A pixel whose label is not in the bank adds 0. Mean over pixels, which are the
-    same in all processes, while each has its part of the bank.
-    """
-    unit_ND = F.normalize(wide(feat_ND), dim=1)
-
-    def compared(bank_PD: Tensor, bank_label_P: Tensor) -> tuple[Tensor, Tensor]:
-        cosine_NP = dot_similarity(unit_ND, F.normalize(wide(bank_PD), dim=1))
-        return (cosine_NP - 1) / temperature, label_N[:, None] == bank_label_P  # at most 0, the ratio is the same
-
-    def others(bank_PD: Tensor, bank_label_P: Tensor) -> Tensor:
-        logits_NP, same_NP = compared(bank_PD, bank_label_P)
-        return torch.where(same_NP, 0, logits_NP.exp()).sum(dim=1)
-
-    def log_prob(bank_PD: Tensor, bank_label_P: Tensor) -> Tensor:
-        logits_NP, same_NP = compared(bank_PD, bank_label_P)
-        total_NP = (logits_NP.exp() + others_N[:, None]).clamp(min=torch.finfo(logits_NP.dtype).tiny)
-        log_prob_N = torch.where(same_NP, logits_NP - total_NP.log(), 0).sum(dim=1)
-        return torch.stack([log_prob_N, same_NP.sum(dim=1)])
-
-    def over_bank(value: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-        # Pixels by features are hundreds of megabytes: never all at once, and computed anew for the backward pass.
-        parts = zip(bank_MD.detach().split(BANK_PART), bank_label_M.split(BANK_PART), strict=True)
-        values = [checkpoint(value, *part, use_reentrant=False, preserve_rng_state=False) for part in parts]
-        return distributed.total(torch.stack(values).sum(dim=0))
-
-    others_N = over_bank(others)
-    sum_N, same_N = over_bank(log_prob)
-    return -(sum_N / same_N.clamp(min=1)).sum() / max(len(feat_ND), 1)
 
 
 def kl_divergence(
