@@ -56,13 +56,14 @@ class _Contrast(torch.autograd.Function):
                     others_N[own] += exp_nP.sum(dim=1)
                     others_ND[own] += exp_nP @ part_PD
         others_N = distributed.total(others_N).clamp(min=torch.finfo(unit_ND.dtype).tiny)
+        log_others_N = others_N.log()
 
         log_prob_N, wrong_N, same_N = torch.zeros(3, len(unit_ND), dtype=unit_ND.dtype, device=unit_ND.device)
         same_ND = torch.zeros_like(unit_ND)
         for own, same in classes:
             same_N[own] += same.stop - same.start
             for part_PD in bank_MD[same].split(BANK_PART):
-                margin_nP = logits(own, part_PD) - others_N[own, None].log()
+                margin_nP = logits(own, part_PD) - log_others_N[own, None]
                 log_prob_N[own] += F.logsigmoid(margin_nP).sum(dim=1)
                 wrong_nP = margin_nP.neg_().sigmoid_()  # n / (e + n)
                 wrong_N[own] += wrong_nP.sum(dim=1)
