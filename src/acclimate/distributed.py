@@ -9,7 +9,7 @@ changes the speed alone.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -28,7 +28,7 @@ BUCKET = 32 << 20
 
 
 @contextmanager
-def processes(device: str = "auto") -> Iterator[None]:
+def processes(device: str = "auto") -> Generator[None]:
     """Join the other processes for the time of the block, if ``torchrun`` started several."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         yield
@@ -93,7 +93,7 @@ def barrier() -> None:
 
 
 @contextmanager
-def main_first() -> Iterator[None]:
+def main_first() -> Generator[None]:
     """The main process goes through the block before the others do."""
     if not is_main():
         barrier()

@@ -10,7 +10,7 @@ import copy
 import io
 import json
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -288,7 +288,7 @@ def _pt2(program: Any, metadata: dict[str, Any]) -> tuple[bytes, Runner]:
 
 
 @contextmanager
-def _whole_cells() -> Iterator[None]:
+def _whole_cells() -> Generator[None]:
     """Have timm's layers that pad "same" know that sides are whole multiples of their strides, as they are here.
 
     The padding is constant then; else it is an expression of the size that grows with each layer.
@@ -304,7 +304,7 @@ def _whole_cells() -> Iterator[None]:
 
 
 @contextmanager
-def _export_errors() -> Iterator[None]:
+def _export_errors() -> Generator[None]:
     """Whatever the exporter cannot follow, in one line; and none of its own warnings."""
     try:
         with warnings.catch_warnings():

@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ _TOLD_BY_RUST = re.compile(r"\(os error (\d+)\)")
 
 
 @contextmanager
-def atomic(path: Path, keep: Path | None = None) -> Iterator[Path]:
+def atomic(path: Path, keep: Path | None = None) -> Generator[Path]:
     """A temporary path beside ``path`` to write to; takes its place, synced, when the block ends without an error.
 
     Args:
@@ -58,7 +58,7 @@ def atomic(path: Path, keep: Path | None = None) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path) -> Generator[Path]:
     """A temporary folder beside ``path`` to fill; takes its place, synced, when the block ends without an error."""
     temporary = _temporary(path)
     with explained(path):
@@ -97,7 +97,7 @@ def sweep(folder: Path) -> None:
 
 
 @contextmanager
-def explained(path: Path) -> Iterator[None]:
+def explained(path: Path) -> Generator[None]:
     """Turn what the system says when ``path`` cannot be written into a `UserError` with a remedy."""
     try:
         yield

@@ -11,7 +11,7 @@ outermost pixels, the image is shown as it is: its mirrored image's cells are th
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
@@ -271,7 +271,7 @@ def _device(network: Segmenter) -> torch.device:
 
 
 @contextmanager
-def _evaluating(network: Segmenter) -> Iterator[None]:
+def _evaluating(network: Segmenter) -> Generator[None]:
     """The network in eval mode, and afterwards in the mode it was in."""
     training = network.training
     network.eval()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -33,7 +33,7 @@ class Asked:
 
 
 @contextmanager
-def terminable() -> Iterator[None]:
+def terminable() -> Generator[None]:
     """Within the block SIGTERM raises `Terminated`, as Ctrl-C raises KeyboardInterrupt."""
 
     def end(number: int, frame: Any) -> None:
@@ -44,7 +44,7 @@ def terminable() -> Iterator[None]:
 
 
 @contextmanager
-def deferred() -> Iterator[Asked]:
+def deferred() -> Generator[Asked]:
     """Within the block a first Ctrl-C or SIGTERM is only noted; one more after `HANDED_ON` acts as it would outside.
 
     Raises:
@@ -75,7 +75,7 @@ def ignore(*_: Any) -> None:
 
 
 @contextmanager
-def _handling(handlers: dict[int, Callable[[int, Any], None]]) -> Iterator[Callable[[], None]]:
+def _handling(handlers: dict[int, Callable[[int, Any], None]]) -> Generator[Callable[[], None]]:
     """Have signals handled within the block, in the main thread; yields what ends it before the block does."""
     if threading.current_thread() is not threading.main_thread():
         yield lambda: None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -120,7 +120,7 @@ class Journal:
                 sync(self.path)
 
     @contextmanager
-    def stage(self, name: str, total: int, start: int = 0, unit: str = "it") -> Iterator[None]:
+    def stage(self, name: str, total: int, start: int = 0, unit: str = "it") -> Generator[None]:
         """Show progress of a piece of work with ``total`` units, of which ``start`` are done already."""
         self.rewind(name, start)
         self._stage, self._total, self._seen, self._since = name, total, start, time.monotonic()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -43,7 +43,7 @@ def ahead(prepare: Callable[[T], R], items: Iterable[T], most: int = 0) -> Itera
 
 
 @contextmanager
-def behind(count: int = 0) -> Iterator[Callable[..., None]]:
+def behind(count: int = 0) -> Generator[Callable[..., None]]:
     """Yields ``later(task, *args)``, by which a thread does the task while the caller goes on.
 
     Few tasks wait: ``later`` waits itself when each thread has one to come. All are done when the block has ended; if

@@ -7,7 +7,7 @@ import json
 import platform
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
@@ -67,7 +67,7 @@ class Run:
         self._refuse_other()
 
     @contextmanager
-    def held(self) -> Iterator[list[str]]:
+    def held(self) -> Generator[list[str]]:
         """Work in the folder, which is made if need be and put in order after a kill; other runs are kept out.
 
         Yields:

@@ -13,7 +13,7 @@ import os
 import re
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from pathlib import Path
 
@@ -84,7 +84,7 @@ def _of_system(error: OSError) -> str:
 
 
 @contextmanager
-def _log_on_stderr(quiet: bool) -> Iterator[None]:
+def _log_on_stderr(quiet: bool) -> Generator[None]:
     """Show what modules report, such as which tensors of a file of weights matched."""
     log, handler = logging.getLogger("acclimate"), logging.StreamHandler()
     handler.setFormatter(_Plain())
@@ -99,7 +99,7 @@ def _log_on_stderr(quiet: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _talk(args: Namespace) -> Iterator[None]:
+def _talk(args: Namespace) -> Generator[None]:
     """Where what is meant for people goes: standard output is left to ``--json``, and to one of many processes."""
     with ExitStack() as stack:
         if args.quiet or not _is_main():

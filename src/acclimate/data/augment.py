@@ -162,7 +162,7 @@ def official_cutout(hw: Size, rng: np.random.Generator) -> tuple[int, int, int, 
     """
     side = min(hw) // 3
     x0, y0 = (max(0.0, rng.uniform(0, length) - side / 2) for length in (hw[1], hw[0]))
-    return int(y0), int(x0), int(min(hw[0], int(y0) + side)), int(min(hw[1], int(x0) + side))
+    return int(y0), int(x0), min(hw[0], int(y0) + side), min(hw[1], int(x0) + side)
 
 
 def _saturated(factor: float) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -141,7 +141,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[ImageFile.ImageFile]:
+def _opened(path: Path) -> Generator[ImageFile.ImageFile]:
     if os.path.exists(path) and not os.path.isfile(path):  # opening a pipe would wait for ever
         raise UserError(f"{path}: is no file; remove it from its folder")
     try:

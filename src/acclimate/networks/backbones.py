@@ -169,7 +169,7 @@ def fit(network: nn.Module, state: Mapping[str, Tensor], origin: str) -> Match:
         UserError: fewer than half of the network's tensors are there.
     """
     found = {_bare(key): (key, value) for key, value in _without_counters(state).items()}
-    head = getattr(network, "HEAD", ())
+    head = getattr(type(network), "HEAD", ())
     own = {k: v for k, v in _without_counters(network.state_dict()).items() if k.partition(".")[0] not in head}
     taken = {
         key: found[_bare(key)]
@@ -213,7 +213,7 @@ def _timm_features(name: str, published: bool, drop_path: float) -> Any:
                 network = Columns(network)
             _probe(network)
             return network
-        except (TypeError, RuntimeError, AttributeError, AssertionError, NotImplementedError) as error:
+        except (TypeError, RuntimeError, AttributeError, AssertionError) as error:
             refusal = error  # not an option of this family, or one that it does not heed: try the next
     if drop_path and "drop_path_rate" in str(refusal):
         raise UserError(f"network.drop_path: {name} has no residual branches to leave out; set it to 0")

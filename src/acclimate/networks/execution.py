@@ -6,7 +6,7 @@ loaded knows nothing of how it was trained.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
@@ -113,7 +113,7 @@ def _contexts(block: nn.Module) -> tuple[AbstractContextManager[Any], AbstractCo
 
 
 @contextmanager
-def _second_pass(block: nn.Module) -> Iterator[None]:
+def _second_pass(block: nn.Module) -> Generator[None]:
     """Let BatchNorm change copies of its statistics, which have taken in this batch already.
 
     The statistics are those of all processes again: the backward pass is outside of the block that saw to it.

@@ -72,7 +72,7 @@ def random_house(rng: np.random.Generator, materials: Materials, plot: Plot, urb
         wall=shaded(materials.walls[rng.integers(len(materials.walls))], shade),
         roof_colour=materials.roofs[rng.integers(len(materials.roofs))],
         bay=bay, window=(bay * wide, float(rng.uniform(1.3, 1.9))),
-        shop=bool(urban and rng.random() < 0.45), salt=int(rng.integers(1 << 16)),
+        shop=urban and rng.random() < 0.45, salt=int(rng.integers(1 << 16)),
     )  # fmt: skip
 
 

@@ -57,7 +57,7 @@ def _detached(plan: Plan, side: int, z: float, width: float, corner: bool) -> No
     _build(plan, _plot(plan, side, z + margin, width - 2 * margin, setback, 8.0), urban=False)
     _enclose(plan, side, z, width, ("hedge", "fence", "none"), (0.4, 0.45, 0.15))
     for _ in range(rng.poisson(1.0 + plan.style.traffic.trees)):
-        bush = bool(rng.random() < 0.55)
+        bush = rng.random() < 0.55
         x, at = plan.at(side, plan.street.front + rng.uniform(1.2, 3.0), z + rng.uniform(0, width))
         plan.plant(x, at, bush)
 
@@ -68,7 +68,7 @@ def _park(plan: Plan, side: int, z: float, width: float, corner: bool) -> None:
     for reach in (3.0, 9.0, 18.0, 30.0):
         for _ in range(rng.poisson(0.7 + reach / 18)):
             x, at = plan.at(side, plan.street.front + reach + rng.uniform(-1.5, 3), z + rng.uniform(0, width))
-            plan.plant(x, at, bush=bool(rng.random() < 0.2))
+            plan.plant(x, at, bush=rng.random() < 0.2)
 
 
 def _yard(plan: Plan, side: int, z: float, width: float, corner: bool) -> None:
@@ -123,5 +123,5 @@ def close_view(plan: Plan) -> None:
             plot = Plot((x, front + (4 if green else 0)), (1.0, 0.0), (0.0, 1.0), width, 9.0)
             _build(plan, plot, urban=street.zones[2] == TERRACE)
         for _ in range(rng.poisson(2.0) if green else 0):
-            plan.plant(x + rng.uniform(0, width), front + rng.uniform(1.5, 4), bool(rng.random() < 0.3))
+            plan.plant(x + rng.uniform(0, width), front + rng.uniform(1.5, 4), rng.random() < 0.3)
         x += width

@@ -82,6 +82,6 @@ def random_street(style: Style, rng: np.random.Generator) -> Street:
         curve=float(rng.normal(0, 0.0022)), verge=float(rng.choice([0.0, rng.uniform(1.0, 2.0)], p=(0.6, 0.4))),
         pavement=float(rng.uniform(2.0, 3.6)),
         crossing=float(rng.choice([np.inf, rng.uniform(20, 48)], p=(0.45, 0.55))),
-        cross_half=float(rng.uniform(3.0, 4.5)), ends=bool(rng.random() < 0.25), zebra=bool(rng.random() < 0.5),
+        cross_half=float(rng.uniform(3.0, 4.5)), ends=rng.random() < 0.25, zebra=rng.random() < 0.5,
         zones=(near_left, near_right, far_left, far_right), salt=int(rng.integers(1 << 12)),
     )  # fmt: skip
