@@ -6,7 +6,6 @@ import html
 import math
 from typing import Any
 
-import numpy as np
 import torch
 from rich.table import Table
 
@@ -15,7 +14,6 @@ from acclimate.evaluation import mean_name
 from acclimate.files import atomic, write_json
 from acclimate.inference import predict_labels
 from acclimate.journal import Journal
-from acclimate.labels import LabelSpace
 from acclimate.networks.weights import load_model
 from acclimate.pictures import comparison
 from acclimate.progress import print_table
@@ -143,14 +141,13 @@ def draw_comparison(run: Run, rows: list[dict[str, Any]], shown: ImageSet, devic
     count = min(PICTURED, len(shown))
     indices = [(2 * i + 1) * len(shown) // (2 * count) for i in range(count)]
     images = [shown.image(i) for i in indices]
-
-    def predicted(name: str) -> tuple[list[np.ndarray], LabelSpace]:
-        network, space, meta = load_model(run.model(name))
+    columns, headers, spaces = [], [], []
+    for row in rows:
+        network, space, meta = load_model(run.model(row["name"]))
         network.to(device)
-        return [predict_labels(network, image, meta["width"]) for image in images], space
-
-    columns, spaces = map(list, zip(*(predicted(row["name"]) for row in rows), strict=True))
-    headers = [f"{row['title']}{_suffix(row)}" for row in rows]
+        columns.append([predict_labels(network, image, meta["width"]) for image in images])
+        headers.append(f"{row['title']}{_suffix(row)}")
+        spaces.append(space)
     if isinstance(shown, LabelledSet):
         columns.append([shown.label(i) for i in indices])
         headers.append("labels")
