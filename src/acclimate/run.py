@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
 import shutil
-import subprocess
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +15,7 @@ from acclimate import distributed, inventory
 from acclimate import recipe as recipes
 from acclimate.data.forgiving import LEFT_OUT
 from acclimate.data.softlabels import MANIFEST
+from acclimate.environment import environment
 from acclimate.errors import UserError
 from acclimate.files import atomic, atomic_folder, explained, read_json, sweep, write_json
 from acclimate.lock import LOCK, locked
@@ -221,32 +219,3 @@ def _remove_cut(path: Path) -> bool:
         pass
     path.unlink()
     return True
-
-
-def environment() -> dict[str, Any]:
-    """Versions and machine, for the record."""
-    packages = ("acclimate", "torch", "torchvision", "timm", "numpy", "pillow", "safetensors")
-    return {
-        "python": platform.python_version(),
-        "packages": {name: _version(name) for name in packages},
-        "machine": platform.machine(),
-        "system": platform.platform(),
-        "git": _git_commit(),
-    }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _git_commit() -> str | None:
-    """Commit of the checkout that the package is imported from, if it is one."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return answer.stdout.strip() or None
