@@ -38,7 +38,7 @@ def test_extras_say_what_they_lack(monkeypatch: pytest.MonkeyPatch) -> None:
         'here; extra == "two"',
     ]
     monkeypatch.setattr(doctor.metadata, "requires", lambda name: lines)
-    monkeypatch.setattr(doctor, "_version", lambda name: "1.0" if name == "here" else None)
+    monkeypatch.setattr(doctor, "version", lambda name: "1.0" if name == "here" else None)
     assert doctor.extras() == {"one": ["gone"], "two": []}
 
 

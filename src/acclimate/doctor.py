@@ -15,6 +15,7 @@ import torch
 from acclimate import __version__
 from acclimate import recipe as recipes
 from acclimate.cli.recipes import header
+from acclimate.environment import version
 
 GB = 1e9
 _FREE = 2e9
@@ -75,7 +76,7 @@ def extras() -> dict[str, list[str]]:
         wanted = re.match(r"([\w.-]+).*extra == ['\"](\w+)['\"]", line)
         if wanted and wanted[2] not in ("dev", "docs"):
             missing.setdefault(wanted[2], [])
-            if _version(wanted[1]) is None:
+            if version(wanted[1]) is None:
                 missing[wanted[2]].append(wanted[1])
     return missing
 
@@ -172,10 +173,3 @@ def _existing(path: Path) -> Path:
     """The folder, or the nearest above it that is there."""
     path = path.absolute()
     return next(folder for folder in (path, *path.parents) if folder.exists())
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None

@@ -15,7 +15,7 @@ def environment() -> dict[str, Any]:
     """Versions of Python and of the packages that decide numbers, the machine, and the package's commit."""
     return {
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: version(name) for name in PACKAGES},
         "machine": platform.machine(),
         "system": platform.platform(),
         "git": commit_of(Path(__file__)),
@@ -45,7 +45,8 @@ def _git(folder: Path, *arguments: str) -> str | None:
     return None if answer.returncode else answer.stdout.strip()
 
 
-def _version(package: str) -> str | None:
+def version(package: str) -> str | None:
+    """Version of an installed package, or ``None`` without it."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
