@@ -32,7 +32,9 @@ def commit_of(module: Path) -> str | None:
         return None
     commit = _git(module.parent, "rev-parse", "--short", "HEAD")
     changed = _git(module.parent, "status", "--porcelain", ".")
-    return commit and commit + ("-dirty" if changed else "")
+    if commit is None or changed is None:  # a status that took too long is not a clean one
+        return None
+    return commit + ("-dirty" if changed else "")
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
