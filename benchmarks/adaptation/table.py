@@ -204,7 +204,7 @@ def spread(values: Sequence[float], sign: str = "") -> str:
 
 
 def goals(stories: Iterable[Story], before: Sequence[dict[str, Any]] = ()) -> list[dict[str, Any]]:
-    """The project's goals that the finished runs tell something of, with what is measured: means over seeds.
+    """The project's goals that the finished runs tell something of, with what is measured: mean and deviation over seeds.
 
     Args:
         before: goals of this function; those of settings that no story is of are taken over.
@@ -215,8 +215,10 @@ def goals(stories: Iterable[Story], before: Sequence[dict[str, Any]] = ()) -> li
     def goal(name: str, aim: float, values: list[float], setting: str, variants: str, better: str = "higher") -> None:
         if values:
             command = f"python -m benchmarks.adaptation --setting {setting} --variants {variants}"
-            title, measured = f"{name} ({setting}, {len(values)} seeds)", round(statistics.mean(values), 2)
-            rows.append({"name": title, "goal": aim, "measured": measured, "better": better, "command": command})
+            title = f"{name} ({setting}, {len(values)} seed{'s' * (len(values) > 1)})"
+            row = {"name": title, "goal": aim, "measured": round(statistics.mean(values), 2)}
+            sd = {"sd": round(statistics.stdev(values), 2)} if len(values) > 1 else {}
+            rows.append({**row, **sd, "better": better, "command": command})
 
     for setting in SETTINGS:
         if not (here := [story for story in stories if story.setting == setting]):
