@@ -20,6 +20,7 @@ PARTS = {
     "no distribution alignment": ["selflabel.align=false"],
     "no rectification": ["selflabel.rectify=false"],
     "all classes corrected alike": ["selflabel.rectify_by=alike"],
+    "corrected alike, no alignment": ["selflabel.rectify_by=alike", "selflabel.align=false"],
     "no consistency": ["selflabel.weight_consistency=0"],
     "no memory bank": ["selflabel.bank=0"],
     "no self-labelling loss": ["selflabel.weight_selflabel=0"],
