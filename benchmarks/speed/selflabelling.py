@@ -37,7 +37,7 @@ def rows() -> Iterator[Row]:
     measured, limit = beside_pot(clusters)
     yield Row("Sinkhorn / POT's", 1, measured, "lower", limit, COMMAND)
     measured, limit = contrast_in_parts(clusters)
-    yield Row("contrast (official), bank in parts / at once", 1, measured, "lower", limit, COMMAND)
+    yield Row("contrast (official), class by class / in one matrix", 1, measured, "lower", limit, COMMAND)
 
 
 def full_clusters() -> Clusters:
