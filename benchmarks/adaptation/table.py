@@ -204,7 +204,7 @@ def spread(values: Sequence[float], sign: str = "") -> str:
 
 
 def goals(stories: Iterable[Story], before: Sequence[dict[str, Any]] = ()) -> list[dict[str, Any]]:
-    """The project's goals that the finished runs tell something of, with what is measured: mean and deviation over seeds.
+    """The project's goals that the finished runs tell something of, with mean and deviation over seeds.
 
     Args:
         before: goals of this function; those of settings that no story is of are taken over.

@@ -36,7 +36,7 @@ def rows() -> Iterator[Row]:
     yield Row("its memory after 100 more steps, MiB more", 1, growth(step, 100), "lower", 0, COMMAND)
     measured, limit = beside_pot(clusters)
     yield Row("Sinkhorn / POT's", 1, measured, "lower", limit, COMMAND)
-    measured, limit = contrast_in_parts(clusters)
+    measured, limit = beside_one_matrix(clusters)
     yield Row("contrast (official), class by class / in one matrix", 1, measured, "lower", limit, COMMAND)
 
 
@@ -89,7 +89,7 @@ def beside_pot(clusters: Clusters) -> tuple[float, float]:
         return ratio(ours, pots, repeats=31, warmup=3), ratio(cost_NK.exp, pots, repeats=31, warmup=3)
 
 
-def contrast_in_parts(clusters: Clusters) -> tuple[float, float]:
+def beside_one_matrix(clusters: Clusters) -> tuple[float, float]:
     """Our time for the contrast of 1,024 pixels with the bank, and its gradient, over that of one large matrix.
 
     And that of the product of pixels and bank alone. The losses are the same to 1e-5.
