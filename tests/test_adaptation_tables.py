@@ -70,8 +70,9 @@ def test_rows_tell_the_commits_that_they_were_measured_at() -> None:
 
 def test_goals_are_means_over_the_seeds_that_both_variants_have() -> None:
     stories = [story(OURS, 0, 0.5, rare=0.4), story(OURS, 1, 0.4), story("official", 0, 0.45)]
-    found = {row["name"]: row["measured"] for row in goals(stories)}
-    deviations = {row["name"]: row.get("sd") for row in goals(stories)}
+    rows = goals(stories)
+    found = {row["name"]: row["measured"] for row in rows}
+    deviations = {row["name"]: row.get("sd") for row in rows}
     assert found["ours over official, points of mIoU (demo, 1 seed)"] == pytest.approx(5)
     assert deviations["ours over official, points of mIoU (demo, 1 seed)"] is None
     assert deviations["share of the gap closed, % (demo, 2 seeds)"] == pytest.approx(12.5 * 2**0.5, abs=0.01)

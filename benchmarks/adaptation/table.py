@@ -216,9 +216,10 @@ def goals(stories: Iterable[Story], before: Sequence[dict[str, Any]] = ()) -> li
         if values:
             command = f"python -m benchmarks.adaptation --setting {setting} --variants {variants}"
             title = f"{name} ({setting}, {len(values)} seed{'s' * (len(values) > 1)})"
-            row = {"name": title, "goal": aim, "measured": round(statistics.mean(values), 2)}
-            sd = {"sd": round(statistics.stdev(values), 2)} if len(values) > 1 else {}
-            rows.append({**row, **sd, "better": better, "command": command})
+            measured = {"measured": round(statistics.mean(values), 2)}
+            if len(values) > 1:
+                measured["sd"] = round(statistics.stdev(values), 2)
+            rows.append({"name": title, "goal": aim, **measured, "better": better, "command": command})
 
     for setting in SETTINGS:
         if not (here := [story for story in stories if story.setting == setting]):
