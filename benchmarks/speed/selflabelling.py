@@ -116,5 +116,5 @@ def beside_one_matrix(clusters: Clusters) -> tuple[float, float]:
         return feat_ND.detach() @ bank_MD.T
 
     torch.testing.assert_close(ours(), at_once(), rtol=1e-5, atol=0)
-    in_parts, whole, least = medians((ours, at_once, product), repeats=3, warmup=0)
-    return in_parts / whole, least / whole
+    by_class, whole, least = medians((ours, at_once, product), repeats=3, warmup=0)
+    return by_class / whole, least / whole
